@@ -1,0 +1,36 @@
+"""Memory attention: attention over an external memory, in three verbs.
+
+``address`` decides where to look, ``read`` brings back the weighted sum of what lies there,
+``write`` changes it; ``attend`` is one address and one read. Modules are the chapters of the
+book, in reading order; each imports only from those before it.
+"""
+
+from memlib import programs
+from memlib.addressable import Gates, Head, interpolate, locate, sharpen, shift
+from memlib.attention import MEASURES, address, attend, read, similarity, write
+from memlib.content import ClassicalHopfield, Hopfield
+from memlib.device import default_device
+from memlib.key_value import KeyValueMemory, KeyValueState
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MEASURES",
+    "ClassicalHopfield",
+    "Gates",
+    "Head",
+    "Hopfield",
+    "KeyValueMemory",
+    "KeyValueState",
+    "address",
+    "attend",
+    "default_device",
+    "interpolate",
+    "locate",
+    "programs",
+    "read",
+    "sharpen",
+    "shift",
+    "similarity",
+    "write",
+]

@@ -1,0 +1,158 @@
+"""Validation of arguments: the one place where memlib's public functions refuse bad input.
+
+Shapes, dtypes and Python numbers are checked always. Values inside tensors are looked at in
+eager mode only (never while compiling, on ``meta`` or under ``vmap``), and only in the result:
+when it holds NaN, the argument that brought it is named.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def tensor(name: str, value: object) -> None:
+    """Refuse anything but a floating-point tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
+    if not value.is_floating_point():
+        raise TypeError(f"{name} must have a floating-point dtype; got {value.dtype}")
+
+
+def shape(name: str, value: Tensor, rule: str, **sizes: int) -> None:
+    """Refuse a shape that breaks `rule`, a pattern such as ``"(..., N, M)"``.
+
+    Sizes given by keyword must match: ``shape("keys", keys, "(..., N, M)", M=5)``. A leading
+    ``...`` stands for any number of dimensions.
+    """
+    names = rule.strip("()").replace(" ", "").rstrip(",").split(",")
+    free = names[0] == "..."
+    names = names[free:]
+    fits = value.ndim >= len(names) if free else value.ndim == len(names)
+    offset = value.ndim - len(names)
+    if fits and all(
+        value.shape[offset + i] == sizes.get(n, value.shape[offset + i])
+        for i, n in enumerate(names)
+    ):
+        return
+    given = [f"{n} = {sizes[n]}" for n in names if n in sizes]
+    where = f" with {', '.join(given)}" if given else ""
+    raise ValueError(f"{name} must have shape {rule}{where}; got {tuple(value.shape)}")
+
+
+def alike(**tensors: Tensor | None) -> None:
+    """Refuse tensors of different dtype (autocast aside) or device."""
+    named = [(n, t) for n, t in tensors.items() if t is not None]
+    first_name, first = named[0]
+    for name, value in named[1:]:
+        if value.device != first.device:
+            raise ValueError(
+                f"{name} must be on the device of {first_name}, {first.device}; got {value.device}"
+            )
+        if value.dtype != first.dtype and not torch.is_autocast_enabled(first.device.type):
+            raise TypeError(
+                f"{name} must have the dtype of {first_name}, {first.dtype}; got {value.dtype}"
+            )
+
+
+def leading(**tensors: tuple[Tensor | None, int]) -> torch.Size:
+    """Refuse leading dimensions that do not broadcast; returns their common shape.
+
+    Each tensor comes with the number of its own trailing dimensions:
+    ``leading(query=(query, 2), keys=(keys, 2))``.
+    """
+    shapes = {n: t.shape[: t.ndim - k] for n, (t, k) in tensors.items() if t is not None}
+    try:
+        return torch.Size(torch.broadcast_shapes(*shapes.values()))
+    except RuntimeError:
+        got = ", ".join(f"{n} {tuple(s)}" for n, s in shapes.items())
+        names = ", ".join(shapes)
+        raise ValueError(f"leading dimensions of {names} must broadcast; got {got}") from None
+
+
+def mask(value: object, scores: Sequence[int], device: torch.device) -> None:
+    """Refuse a mask that is not bool or does not fit scores of shape (..., L, N)."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"mask must be a torch.Tensor; got {type(value).__name__}")
+    if value.dtype != torch.bool:
+        raise TypeError(f"mask must have dtype torch.bool (True = may be read); got {value.dtype}")
+    if value.device != device:
+        raise ValueError(f"mask must be on the device of query, {device}; got {value.device}")
+    per_slot = value.ndim == 1 and value.shape[0] == scores[-1]
+    full = value.ndim == len(scores) and all(
+        m in (1, s) for m, s in zip(value.shape[:-1], scores[:-1], strict=True)
+    )
+    if not per_slot and not (full and value.shape[-1] == scores[-1]):
+        raise ValueError(
+            "mask must have shape (N,) or (..., L, N), sizes before N may be 1, "
+            f"for scores of shape {tuple(scores)}; got {tuple(value.shape)}"
+        )
+
+
+def number(name: str, value: object, low: float, high: float = math.inf) -> None:
+    """Refuse anything but a finite Python number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number; got {type(value).__name__}")
+    if not (low <= value <= high and math.isfinite(value)):
+        rule = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
+        raise ValueError(f"{name} must be finite and {rule}; got {value}")
+
+
+def integer(name: str, value: object, low: int, high: float = math.inf) -> None:
+    """Refuse anything but a Python integer in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer; got {type(value).__name__}")
+    if not low <= value <= high:
+        rule = f"at least {low}" if high == math.inf else f"in [{low}, {high}]"
+        raise ValueError(f"{name} must be {rule}; got {value}")
+
+
+def choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Refuse anything but one of the `allowed` words."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+def one_each(
+    name: str, value: object, rows: Sequence[int], like: Tensor, low: float, high: float = math.inf
+) -> None:
+    """Refuse a gate that is neither a number in [low, high] nor a tensor, one value a row."""
+    if not isinstance(value, Tensor):
+        number(name, value, low, high)
+        return
+    tensor(name, value)
+    alike(**{"its memory": like, name: value})
+    fits = value.ndim == 0 or (
+        value.ndim == len(rows) and all(v in (1, r) for v, r in zip(value.shape, rows, strict=True))
+    )
+    if not fits:
+        raise ValueError(
+            f"{name} must be a number or have one value a row, shape {tuple(rows)}; "
+            f"got {tuple(value.shape)}"
+        )
+
+
+def has_nan(value: Tensor) -> bool:
+    """Whether an eager tensor holds NaN; False while compiling, on meta or under vmap."""
+    if torch.compiler.is_compiling() or value.is_meta:
+        return False
+    try:
+        return bool(value.isnan().any())
+    except RuntimeError:  # vmap forbids looking at values
+        return False
+
+
+def finite(result: Tensor, **inputs: Tensor | float | None) -> None:
+    """Refuse a result that holds NaN, naming the argument that brought it."""
+    if not has_nan(result):
+        return
+    for bad, test in (("NaN", torch.isnan), ("infinity", torch.isinf)):
+        for name, value in inputs.items():
+            found = test(value).nonzero().tolist() if isinstance(value, Tensor) else []
+            if found:
+                index = tuple(found[0])
+                raise ValueError(f"{name} must be finite where it is read; got {bad} at {index}")
+    raise ValueError(
+        f"{', '.join(inputs)} must be small enough for {result.dtype}; the result overflowed to NaN"
+    )

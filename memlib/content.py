@@ -1,0 +1,226 @@
+"""Content-addressable memory: a pattern is completed from a part of itself.
+
+The modern Hopfield network is attention whose keys and values are the same patterns; the
+classical one stores them as a sum of outer products. Both go downhill on an energy.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from memlib import checks
+from memlib.attention import _attend, _hide, _write
+
+
+class Hopfield(nn.Module):
+    r"""Modern Hopfield network: :math:`\xi' = X^T \operatorname{softmax}(\beta X \xi)`, repeated.
+
+    One step is ``attend(query, patterns, patterns, measure="dot", strength=strength)``. The
+    energy never rises from step to step.
+
+    Args:
+        strength: inverse temperature :math:`\beta > 0`: small averages all patterns, large
+            picks the nearest.
+        steps: how many updates at most.
+        tolerance: a query that moved by no more than this (Euclidean distance) stays where it
+            is; 0 runs all steps.
+
+    Raises:
+        TypeError: an argument is no number.
+        ValueError: strength not above 0, steps below 1, negative tolerance.
+
+    Source:
+        Ramsauer et al. 2020, eq. 3 (arXiv 2008.02217).
+
+    Example:
+        >>> import torch
+        >>> from memlib import Hopfield
+        >>> patterns = torch.tensor([[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, -1.0, -1.0]])
+        >>> Hopfield(strength=9.0)(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), patterns)
+        tensor([[1., 1., 1., 1.]])
+    """
+
+    def __init__(self, strength: float = 1.0, *, steps: int = 1, tolerance: float = 0.0) -> None:
+        super().__init__()
+        checks.number("strength", strength, low=0)
+        if strength == 0:
+            raise ValueError("strength must be above 0; got 0 (its energy would be infinite)")
+        checks.integer("steps", steps, 1)
+        checks.number("tolerance", tolerance, low=0)
+        self.strength, self.steps, self.tolerance = strength, steps, tolerance
+
+    def forward(
+        self,
+        query: Tensor,
+        patterns: Tensor,
+        *,
+        mask: Tensor | None = None,
+        need_weights: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Complete each query.
+
+        Args:
+            query: (..., L, M), where the search begins.
+            patterns: (..., N, M), what is stored.
+            mask: bool, True = may be retrieved; (N,) or (..., L, N).
+            need_weights: return also the weights of the last step.
+
+        Returns:
+            Retrieved patterns (..., L, M); with `need_weights` also the weights (..., L, N).
+
+        Raises:
+            TypeError: wrong dtypes.
+            ValueError: wrong shapes or NaN.
+        """
+        _check(query, patterns, mask)
+        patterns, _ = _hide(mask, patterns)
+        lead = checks.leading(query=(query, 2), patterns=(patterns, 2))
+        state, weights = query.expand(*lead, *query.shape[-2:]), None
+        resting = torch.zeros_like(state[..., :1], dtype=torch.bool)
+        for step in range(self.steps):
+            last = need_weights and step == self.steps - 1
+            new, weights = _attend(
+                state, patterns, patterns, "dot", self.strength, mask, need_weights=last
+            )
+            moved = torch.linalg.vector_norm(new - state, dim=-1, keepdim=True)
+            state = torch.where(resting, state, new)
+            resting = resting | (moved <= self.tolerance)
+        checks.finite(state, query=query, patterns=patterns)
+        return state if weights is None else (state, weights)
+
+    def energy(self, query: Tensor, patterns: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        r"""Return :math:`E = -\beta^{-1}\log\sum_n e^{\beta x_n\cdot\xi} + \frac12|\xi|^2 + C`.
+
+        The constant :math:`C = \beta^{-1}\log N + \frac12\max_n |x_n|^2` makes it at least 0.
+
+        Args:
+            query: (..., L, M).
+            patterns: (..., N, M).
+            mask: bool, True = may be retrieved; (N,) or (..., L, N).
+
+        Returns:
+            Energies (..., L); :math:`\frac12|\xi|^2` where nothing may be retrieved.
+
+        Raises:
+            TypeError: wrong dtypes.
+            ValueError: wrong shapes or NaN.
+
+        Source:
+            Ramsauer et al. 2020, eq. 2.
+
+        Example:
+            >>> import torch
+            >>> from memlib import Hopfield
+            >>> net, patterns = Hopfield(2.0), torch.eye(3)
+            >>> before = net.energy(patterns[:1] / 2, patterns)
+            >>> bool(net.energy(net(patterns[:1] / 2, patterns), patterns) < before)
+            True
+        """
+        _check(query, patterns, mask)
+        patterns, _ = _hide(mask, patterns)
+        scores = self.strength * (query @ patterns.mT)  # (..., L, N)
+        norms = patterns.square().sum(dim=-1).unsqueeze(-2).expand_as(scores)
+        readable = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask
+        readable = readable.expand_as(scores)
+        count = readable.sum(dim=-1)
+        at_rest = query.square().sum(dim=-1) / 2
+        if patterns.shape[-2] == 0:
+            return at_rest.expand(scores.shape[:-1])
+        log_sum = scores.masked_fill(~readable, torch.finfo(scores.dtype).min).logsumexp(dim=-1)
+        farthest = norms.masked_fill(~readable, 0).amax(dim=-1)
+        log_count = count.clamp_min(1).to(scores.dtype).log()
+        stored = (log_count - log_sum) / self.strength + farthest / 2
+        energy = stored.masked_fill(count == 0, 0) + at_rest
+        checks.finite(energy, query=query, patterns=patterns)
+        return energy
+
+    def extra_repr(self) -> str:
+        """Return the sizes shown by ``print(module)``."""
+        return f"strength={self.strength}, steps={self.steps}, tolerance={self.tolerance}"
+
+
+class ClassicalHopfield(nn.Module):
+    r"""Classical Hopfield network: :math:`s_i \leftarrow \operatorname{sign}(\sum_j W_{ij} s_j)`.
+
+    Patterns of entries +1 and -1 are stored in :math:`W = \frac1M \sum_n x_n x_n^T` with a zero
+    diagonal, which is `memlib.write` without erase: every pattern is written with itself as its
+    weights. Units are updated one after the other, so the energy never rises. Reliable up to
+    about 0.138 M patterns. Not differentiable.
+
+    Args:
+        steps: how many sweeps over all units.
+
+    Raises:
+        TypeError: steps is no integer.
+        ValueError: steps below 1.
+
+    Source:
+        Hopfield 1982 (PNAS 79, 2554); capacity: Amit, Gutfreund, Sompolinsky 1985
+        (Phys. Rev. Lett. 55, 1530).
+
+    Example:
+        >>> import torch
+        >>> from memlib import ClassicalHopfield
+        >>> patterns = torch.tensor([[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, -1.0, -1.0]])
+        >>> ClassicalHopfield()(torch.tensor([[1.0, 0.0, 1.0, 1.0]]), patterns)
+        tensor([[1., 1., 1., 1.]])
+    """
+
+    def __init__(self, steps: int = 10) -> None:
+        super().__init__()
+        checks.integer("steps", steps, 1)
+        self.steps = steps
+
+    def connections(self, patterns: Tensor) -> Tensor:
+        """Return the weights W between units, (..., M, M), of patterns (..., N, M)."""
+        checks.tensor("patterns", patterns)
+        checks.shape("patterns", patterns, "(..., N, M)")
+        width = patterns.shape[-1]
+        nothing = patterns.new_zeros(*patterns.shape[:-2], width, width)
+        stored = _write(nothing, patterns, patterns) / width
+        return stored - torch.diag_embed(stored.diagonal(dim1=-2, dim2=-1))
+
+    @torch.no_grad()
+    def forward(self, query: Tensor, patterns: Tensor) -> Tensor:
+        """Complete each query.
+
+        Args:
+            query: (..., L, M), entries +1 and -1, or 0 where unknown.
+            patterns: (..., N, M), entries +1 and -1.
+
+        Returns:
+            The states (..., L, M) after all sweeps. A unit without a field keeps its value.
+
+        Raises:
+            TypeError: wrong dtypes.
+            ValueError: wrong shapes or NaN.
+        """
+        _check(query, patterns, None)
+        lead = checks.leading(query=(query, 2), patterns=(patterns, 2))
+        connections = self.connections(patterns)
+        state = query.expand(*lead, *query.shape[-2:]).clone()
+        for _ in range(self.steps):
+            for unit in range(query.shape[-1]):
+                field = (state @ connections[..., unit].unsqueeze(-1))[..., 0]  # (..., L)
+                state[..., unit] = torch.where(field == 0, state[..., unit], field.sign())
+        checks.finite(state, query=query, patterns=patterns)
+        return state
+
+    def energy(self, query: Tensor, patterns: Tensor) -> Tensor:
+        r"""Return :math:`E = -\frac12 s^T W s` for states (..., L, M); shape (..., L)."""
+        _check(query, patterns, None)
+        return -((query @ self.connections(patterns)) * query).sum(dim=-1) / 2
+
+    def extra_repr(self) -> str:
+        """Return the sizes shown by ``print(module)``."""
+        return f"steps={self.steps}"
+
+
+def _check(query: Tensor, patterns: Tensor, mask: Tensor | None) -> None:
+    checks.tensor("query", query)
+    checks.tensor("patterns", patterns)
+    checks.shape("query", query, "(..., L, M)")
+    checks.shape("patterns", patterns, "(..., N, M)", M=query.shape[-1])
+    checks.alike(query=query, patterns=patterns)
+    lead = checks.leading(query=(query, 2), patterns=(patterns, 2))
+    if mask is not None:
+        checks.mask(mask, (*lead, query.shape[-2], patterns.shape[-2]), query.device)

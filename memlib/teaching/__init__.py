@@ -1,0 +1,26 @@
+"""Helpers for the notebooks alone: figures, animations, quizzes, exercise checkers, files.
+
+Nothing in memlib imports this package; matplotlib and IPython are imported where they are used.
+"""
+
+from memlib.teaching.figures import draw_memory, figure, heat, show
+from memlib.teaching.files import find
+from memlib.teaching.player import animate
+from memlib.teaching.quiz import quiz
+from memlib.teaching.style import ACCENT, GROUND, INK, MUTED, SECOND, style
+
+__all__ = [
+    "ACCENT",
+    "GROUND",
+    "INK",
+    "MUTED",
+    "SECOND",
+    "animate",
+    "draw_memory",
+    "figure",
+    "find",
+    "heat",
+    "quiz",
+    "show",
+    "style",
+]
