@@ -35,7 +35,7 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/mypy
 
 bench: $(STAMP)  ## timings of attend beside what a user would pick instead
-	$(BIN)/python -m benchmarks
+	OMP_NUM_THREADS=$$(getconf _NPROCESSORS_ONLN) $(BIN)/python -m benchmarks
 
 twice: $(STAMP)  ## two clean builds in two folders, compared byte for byte
 	$(BIN)/python tools/twice.py

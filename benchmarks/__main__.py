@@ -1,0 +1,21 @@
+"""Run benchmarks by name, or all of them: ``python -m benchmarks [NAME ...]``."""
+
+import argparse
+import importlib
+
+from benchmarks import records
+
+NAMES = ("attend", "import_time")
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(NAMES)}")
+    names = parser.parse_args().names or NAMES
+    if unknown := set(names) - set(NAMES):
+        parser.error(f"NAME must be one of {', '.join(NAMES)}; got {', '.join(sorted(unknown))}")
+    for name in names:
+        module = importlib.import_module(f"benchmarks.{name}")
+        figures = module.run()
+        path = records.save(f"benchmark_{name}", figures, command=f"python -m benchmarks {name}")
+        print(module.report(figures))
+        print(f"recorded in {path}")
