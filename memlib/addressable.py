@@ -46,7 +46,7 @@ def interpolate(content: Tensor, previous: Tensor, gate: float | Tensor) -> Tens
 
     Raises:
         TypeError: no floating-point tensor, or dtypes differ.
-        ValueError: shapes differ, a number outside [0, 1], or NaN.
+        ValueError: shapes differ, a gate outside [0, 1], or NaN.
 
     Source:
         Graves, Wayne, Danihelka 2014, eq. 7.
@@ -127,7 +127,7 @@ def sharpen(weights: Tensor, sharpening: float | Tensor) -> Tensor:
 
     Raises:
         TypeError: no floating-point tensor, or dtypes differ.
-        ValueError: shapes do not fit, a number below 1, or NaN.
+        ValueError: shapes do not fit, a sharpening below 1, negative weights met, or NaN.
 
     Source:
         Graves, Wayne, Danihelka 2014, eq. 9.
@@ -141,7 +141,9 @@ def sharpen(weights: Tensor, sharpening: float | Tensor) -> Tensor:
     _check_weights("weights", weights)
     checks.one_each("sharpening", sharpening, weights.shape[:-1], weights, low=1)
     result = _sharpen(weights, sharpening)
-    checks.finite(result, weights=weights, sharpening=sharpening)
+    if checks.has_nan(result):  # a negative number has no broken power
+        checks.within("weights", weights, 0)
+        checks.finite(result, weights=weights, sharpening=sharpening)
     return result
 
 
@@ -158,7 +160,7 @@ def locate(gates: Gates, memory: Tensor, previous: Tensor) -> Tensor:
 
     Raises:
         TypeError: no floating-point tensor, or dtypes differ.
-        ValueError: shapes do not fit, or NaN.
+        ValueError: shapes do not fit, a gate outside its range, or NaN.
 
     Source:
         Graves, Wayne, Danihelka 2014, eq. 5 to 9 and figure 2.
@@ -172,6 +174,8 @@ def locate(gates: Gates, memory: Tensor, previous: Tensor) -> Tensor:
         >>> locate(gates, memory, torch.zeros(1, 1, 3)).round()
         tensor([[[0., 1., 0.]]])
     """
+    if not isinstance(gates, Gates):
+        raise TypeError(f"gates must be a Gates; got {type(gates).__name__}")
     key, strength, gate, step, sharpening = gates
     checks.tensor("memory", memory)
     checks.shape("memory", memory, "(B, N, M)")
@@ -191,6 +195,9 @@ def locate(gates: Gates, memory: Tensor, previous: Tensor) -> Tensor:
     checks.tensor("previous", previous)
     checks.shape("previous", previous, "(B, H, N)", B=batch, H=heads, N=slots)
     checks.alike(memory=memory, previous=previous, **gates._asdict())
+    checks.within("strength", strength, 0)
+    checks.within("gate", gate, 0, 1)
+    checks.within("sharpening", sharpening, 1)
     weights = _locate(gates, memory, previous)
     checks.finite(weights, memory=memory, previous=previous, **gates._asdict())
     return weights
@@ -245,6 +252,7 @@ class Head(nn.Module):
         checks.integer("shifts", shifts, 1)
         if shifts % 2 == 0:
             raise ValueError(f"shifts must be odd; got {shifts}")
+        checks.tensor("dtype", torch.empty(0, dtype=dtype))
         self.width, self.heads, self.shifts = width, heads, shifts
         outputs = heads * (width + 1 + 1 + shifts + 1)
         self.linear = nn.Linear(input_size, outputs, device=device, dtype=dtype)
@@ -257,6 +265,7 @@ class Head(nn.Module):
         """Return the gates that controller output x (B, D) asks for."""
         checks.tensor("x", x)
         checks.shape("x", x, "(B, D)", D=self.linear.in_features)
+        checks.alike(**{"the head": self.linear.weight, "x": x})
         raw = self.linear(x).unflatten(-1, (self.heads, -1))  # (B, H, M + S + 3)
         key, move, strength, gate, sharpening = raw.split((self.width, self.shifts, 1, 1, 1), -1)
         return Gates(
@@ -296,7 +305,8 @@ def _locate(gates: Gates, memory: Tensor, previous: Tensor) -> Tensor:
 
 
 def _interpolate(content: Tensor, previous: Tensor, gate: float | Tensor) -> Tensor:
-    return torch.lerp(previous, content, _for_slots(gate))
+    gate = _for_slots(gate)
+    return gate * content + (1 - gate) * previous
 
 
 def _shift(weights: Tensor, shift: Tensor) -> Tensor:

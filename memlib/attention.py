@@ -401,6 +401,7 @@ def _check_query_and_keys(query: Tensor, keys: Tensor, measure: str) -> None:
     checks.tensor("query", query)
     checks.tensor("keys", keys)
     checks.shape("query", query, "(..., L, M)")
+    checks.integer("the width M of query", query.shape[-1], 1)
     checks.shape("keys", keys, "(..., N, M)", M=query.shape[-1])
     checks.alike(query=query, keys=keys)
     checks.leading(query=(query, 2), keys=(keys, 2))

@@ -6,6 +6,7 @@ when it holds NaN, the argument that brought it is named.
 """
 
 import math
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -18,6 +19,8 @@ def tensor(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
     if not value.is_floating_point():
         raise TypeError(f"{name} must have a floating-point dtype; got {value.dtype}")
+    if value.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor; got layout {value.layout}")
 
 
 def shape(name: str, value: Tensor, rule: str, **sizes: int) -> None:
@@ -94,7 +97,7 @@ def number(name: str, value: object, low: float, high: float = math.inf) -> None
     """Refuse anything but a finite Python number in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number; got {type(value).__name__}")
-    if not (low <= value <= high and math.isfinite(value)):
+    if not (low <= value <= high and abs(value) <= sys.float_info.max):
         rule = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
         raise ValueError(f"{name} must be finite and {rule}; got {value}")
 
@@ -117,7 +120,7 @@ def choice(name: str, value: object, allowed: Sequence[str]) -> None:
 def one_each(
     name: str, value: object, rows: Sequence[int], like: Tensor, low: float, high: float = math.inf
 ) -> None:
-    """Refuse a gate that is neither a number in [low, high] nor a tensor, one value a row."""
+    """Refuse a gate that is neither a number in [low, high] nor a tensor of them, one a row."""
     if not isinstance(value, Tensor):
         number(name, value, low, high)
         return
@@ -131,14 +134,28 @@ def one_each(
             f"{name} must be a number or have one value a row, shape {tuple(rows)}; "
             f"got {tuple(value.shape)}"
         )
+    within(name, value, low, high)
+
+
+def within(name: str, value: Tensor, low: float, high: float = math.inf) -> None:
+    """Refuse an eager tensor with a value outside [low, high]; NaN is left to `finite`."""
+    outside = (value < low) | (value > high)
+    if anywhere(outside):
+        rule = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
+        raise ValueError(f"{name} must be {rule}; got {value[outside][0]:g}")
 
 
 def has_nan(value: Tensor) -> bool:
     """Whether an eager tensor holds NaN; False while compiling, on meta or under vmap."""
-    if torch.compiler.is_compiling() or value.is_meta:
+    return not torch.compiler.is_compiling() and anywhere(value.isnan())
+
+
+def anywhere(condition: Tensor) -> bool:
+    """Whether an eager condition holds anywhere; False while compiling, on meta or under vmap."""
+    if torch.compiler.is_compiling() or condition.is_meta:
         return False
     try:
-        return bool(value.isnan().any())
+        return bool(condition.any())
     except RuntimeError:  # vmap forbids looking at values
         return False
 

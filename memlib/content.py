@@ -177,6 +177,7 @@ class ClassicalHopfield(nn.Module):
         width = patterns.shape[-1]
         nothing = patterns.new_zeros(*patterns.shape[:-2], width, width)
         stored = _write(nothing, patterns, patterns) / width
+        checks.finite(stored, patterns=patterns)
         return stored - torch.diag_embed(stored.diagonal(dim1=-2, dim2=-1))
 
     @torch.no_grad()
@@ -195,6 +196,7 @@ class ClassicalHopfield(nn.Module):
             ValueError: wrong shapes or NaN.
         """
         _check(query, patterns, None)
+        checks.finite(query, query=query)  # NaN has the sign 0: the result would not show it
         lead = checks.leading(query=(query, 2), patterns=(patterns, 2))
         connections = self.connections(patterns)
         state = query.expand(*lead, *query.shape[-2:]).clone()
@@ -202,13 +204,14 @@ class ClassicalHopfield(nn.Module):
             for unit in range(query.shape[-1]):
                 field = (state @ connections[..., unit].unsqueeze(-1))[..., 0]  # (..., L)
                 state[..., unit] = torch.where(field == 0, state[..., unit], field.sign())
-        checks.finite(state, query=query, patterns=patterns)
         return state
 
     def energy(self, query: Tensor, patterns: Tensor) -> Tensor:
         r"""Return :math:`E = -\frac12 s^T W s` for states (..., L, M); shape (..., L)."""
         _check(query, patterns, None)
-        return -((query @ self.connections(patterns)) * query).sum(dim=-1) / 2
+        energy = -((query @ self.connections(patterns)) * query).sum(dim=-1) / 2
+        checks.finite(energy, query=query)
+        return energy
 
     def extra_repr(self) -> str:
         """Return the sizes shown by ``print(module)``."""

@@ -132,7 +132,7 @@ class KeyValueMemory(nn.Module):
             self._check_lengths(lengths, batch, pairs, state)
         free = self.slots - state.lengths
         if self.when_full == "refuse":
-            if _any(lengths > free):
+            if checks.anywhere(lengths > free):
                 row = int((lengths > free).nonzero()[0])
                 raise ValueError(
                     f"pairs written must fit in the free slots, {int(free[row])} of {self.slots} "
@@ -258,7 +258,12 @@ class KeyValueMemory(nn.Module):
     def _check_state(self, state: KeyValueState) -> None:
         if not isinstance(state, KeyValueState):
             raise TypeError(f"state must be a KeyValueState; got {type(state).__name__}")
-        batch = state.keys.shape[0]
+        checks.tensor("state.keys", state.keys)
+        checks.tensor("state.values", state.values)
+        if not isinstance(state.written, Tensor) or state.written.dtype != torch.long:
+            got = getattr(state.written, "dtype", type(state.written).__name__)
+            raise TypeError(f"state.written must be an int64 tensor; got {got}")
+        batch = state.keys.shape[0] if state.keys.ndim else 0
         checks.shape("state.keys", state.keys, "(B, N, M)", N=self.slots, M=self.width)
         checks.shape(
             "state.values", state.values, "(B, N, V)", B=batch, N=self.slots, V=self.value_width
@@ -285,13 +290,8 @@ class KeyValueMemory(nn.Module):
                 f"lengths must be on the device of state, {state.written.device}; "
                 f"got {lengths.device}"
             )
-        if _any((lengths < 0) | (lengths > pairs)):
+        if checks.anywhere((lengths < 0) | (lengths > pairs)):
             raise ValueError(f"lengths must be in [0, T = {pairs}]; got {lengths.tolist()}")
-
-
-def _any(condition: Tensor) -> bool:
-    """Whether an eager condition holds anywhere; False while compiling or on meta."""
-    return not (torch.compiler.is_compiling() or condition.is_meta) and bool(condition.any())
 
 
 def _take(new: Tensor, pair: Tensor, changed: Tensor, old: Tensor) -> Tensor:

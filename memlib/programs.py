@@ -37,7 +37,7 @@ class Step(NamedTuple):
     key: Tensor | None = None
     move: int = 0
     add: Tensor | None = None
-    strength: float = 100.0
+    strength: float = 1000.0
     sharpening: float = 1.0
 
 
@@ -87,7 +87,7 @@ def run(program: Program, memory: Tensor) -> Trace:
     checks.tensor("memory", memory)
     checks.shape("memory", memory, "(N, M)")
     checks.integer("the number of slots", memory.shape[0], 3)
-    weights = F.one_hot(torch.tensor(0), memory.shape[0]).to(memory)
+    weights = torch.eye(1, memory.shape[0], dtype=memory.dtype, device=memory.device)[0]
     steps: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     value = None  # a generator is started by sending it nothing
     while True:
@@ -100,10 +100,12 @@ def run(program: Program, memory: Tensor) -> Trace:
         gates = _gates(step, memory)
         weights = locate(gates, memory.unsqueeze(0), weights.view(1, 1, -1)).view(-1)
         if step.add is not None:
+            checks.tensor("add", step.add)
             add = step.add.unsqueeze(0)
             memory = write(memory, weights.unsqueeze(0), add, torch.ones_like(add))
         value = read(weights.unsqueeze(0), memory).view(-1)
-        steps.append((value, weights, memory, torch.tensor(step.add is not None)))
+        wrote = torch.tensor(step.add is not None, device=memory.device)
+        steps.append((value, weights, memory, wrote))
     if not steps:
         raise ValueError("a program must yield at least one Step; got none")
     return Trace(*(torch.stack(series) for series in zip(*steps, strict=True)))
@@ -133,6 +135,9 @@ def linked_list_program(start: Tensor, length: int) -> Program:
     A node is one slot, [own code (C) | code of the next node (C) | payload]: what was read says
     where to look next.
     """
+    checks.tensor("start", start)
+    checks.shape("start", start, "(C,)")
+    checks.integer("length", length, 1)
     code = start
     for _ in range(length):
         node = yield Step(key=code)
@@ -147,7 +152,7 @@ def payload(trace: Trace) -> Tensor:
 def _marker(sequence: Tensor) -> Tensor:
     checks.tensor("sequence", sequence)
     checks.shape("sequence", sequence, "(T, M - 1)")
-    return torch.cat((torch.zeros_like(sequence[0]), sequence.new_ones(1)))
+    return torch.cat((sequence.new_zeros(sequence.shape[1]), sequence.new_ones(1)))
 
 
 def _store(sequence: Tensor, marker: Tensor) -> Program:
@@ -160,6 +165,8 @@ def _store(sequence: Tensor, marker: Tensor) -> Program:
 def _gates(step: Step, memory: Tensor) -> Gates:
     """The gates of one head at their extremes: g is 0 or 1, s is one-hot."""
     checks.integer("move", step.move, -1, 1)
+    checks.number("strength", step.strength, low=0)
+    checks.number("sharpening", step.sharpening, low=1)
     key = torch.zeros_like(memory[0]) if step.key is None else step.key
     checks.tensor("key", key)
     if key.ndim != 1 or len(key) > memory.shape[1]:

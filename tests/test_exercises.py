@@ -55,7 +55,7 @@ def test_every_checker_has_a_proof(chapter):
     assert checkers(chapter), f"{chapter} has no checkers"
 
 
-@pytest.mark.parametrize("chapter, name", all_proofs())
+@pytest.mark.parametrize(("chapter", "name"), all_proofs())
 def test_reference_passes(chapter, name, capsys):
     right, _ = proofs(chapter)[name]
     verdict = checkers(chapter)[name](right)
@@ -63,7 +63,7 @@ def test_reference_passes(chapter, name, capsys):
     assert capsys.readouterr().out == f"{verdict}\n"
 
 
-@pytest.mark.parametrize("chapter, name", all_proofs())
+@pytest.mark.parametrize(("chapter", "name"), all_proofs())
 def test_mistakes_get_their_hint(chapter, name):
     _, wrong = proofs(chapter)[name]
     assert len(wrong) >= 3, f"{name}: three typical mistakes at least; got {len(wrong)}"
@@ -73,25 +73,27 @@ def test_mistakes_get_their_hint(chapter, name):
         assert hint in verdict.message
 
 
-@pytest.mark.parametrize("chapter, name", all_proofs())
+@pytest.mark.parametrize(("chapter", "name"), all_proofs())
 def test_hints_differ(chapter, name):
     _, wrong = proofs(chapter)[name]
     said = [checkers(chapter)[name](mistake).message for mistake in wrong.values()]
     assert len(set(said)) == len(said), "two mistakes get the same hint"
 
 
-@pytest.mark.parametrize("chapter, name", all_proofs())
+@pytest.mark.parametrize(("chapter", "name"), all_proofs())
 def test_unwritten_answers_are_named_so(chapter, name):
     def todo(*args, **kwargs):
         raise NotImplementedError
 
     for answer in (None, ..., todo) if callable(proofs(chapter)[name][0]) else (None, ...):
         verdict = checkers(chapter)[name](answer)
-        assert not verdict.ok and verdict.message.startswith("not written yet: ")
+        assert not verdict.ok
+        assert verdict.message.startswith("not written yet: ")
 
 
-@pytest.mark.parametrize("chapter, name", all_proofs())
+@pytest.mark.parametrize(("chapter", "name"), all_proofs())
 @pytest.mark.parametrize("answer", [lambda *a, **k: 1 / 0, lambda: 3, "text", object()])
 def test_nothing_a_reader_writes_raises(chapter, name, answer):
     verdict = checkers(chapter)[name](answer)
-    assert not verdict.ok and verdict.message
+    assert not verdict.ok
+    assert verdict.message

@@ -39,7 +39,7 @@ def files(path: Path) -> list[Path]:
 def digest(paths: Iterable[Path], root: Path) -> str:
     """A hash of names and contents."""
     total = hashlib.sha256(sys.version.encode())
-    for path in (file for path in paths for file in files(path)):
+    for path in (file for folder in paths for file in files(folder)):
         content = path.read_bytes()
         total.update(f"{path.relative_to(root)}\0{len(content)}\0".encode() + content)
     return total.hexdigest()
@@ -102,7 +102,7 @@ class Book:
             "PYTHONPATH": os.pathsep.join(map(str, (TOOLS / "offline", TOOLS, ROOT))),
         }
         command = [
-            *(guard.without_network()),
+            *guard.without_network(),
             *(sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(ROOT)),
             *("-q", "-p", "limits", "-p", "no:cacheprovider", "-n", "2", "--dist", "worksteal"),
             *("--nbmake", "--overwrite", "--nbmake-timeout", "120"),
@@ -121,7 +121,7 @@ class Book:
         shutil.rmtree(self.work / "_build", ignore_errors=True)
         shutil.rmtree(self.out, ignore_errors=True)
         strict = [] if self.only else ["-n", "-W", "--keep-going"]
-        command = [JUPYTER_BOOK, "build", ".", "--path-output", ".."]
+        command = [str(JUPYTER_BOOK), "build", ".", "--path-output", ".."]
         settings = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
         done = subprocess.run([*command, *strict], cwd=self.source, env=os.environ | settings)
         if done.returncode:

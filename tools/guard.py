@@ -14,7 +14,7 @@ LOCAL = ("127.", "localhost", "::1")
 
 
 def check(address: Any) -> None:
-    """Raises unless the address (a host and port, or the path of a local socket) is this machine."""
+    """Raises unless the address, a host and port or the path of a socket, is this machine."""
     if isinstance(address, tuple) and not str(address[0]).startswith(LOCAL):
         raise ConnectionError(f"the book runs with the network off; asked for {address[0]!r}")
 

@@ -26,9 +26,12 @@ class Watch(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.began, self.seconds, self.megabytes, self.done = time.monotonic(), 0.0, 0.0, False
+        self.began = time.monotonic()
+        self.seconds = self.megabytes = 0.0
+        self.done = False
 
     def run(self) -> None:
+        """Measures until it is told to stop; kills the kernel that goes too far."""
         while not self.done:
             kernels = psutil.Process().children(recursive=True)
             self.megabytes = max(self.megabytes, sum(map(_resident, kernels)) / 1e6)
@@ -65,7 +68,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     finally:
         watch.done = True
         watch.join()
-        item.user_properties.append(("cost", [round(watch.seconds, 1), round(watch.megabytes)]))
+        cost = {"seconds": round(watch.seconds, 1), "megabytes": round(watch.megabytes)}
+        item.user_properties.append(("cost", cost))
         if watch.fault():
             pytest.fail(watch.fault(), pytrace=False)
 
@@ -74,8 +78,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Notes the cost of each notebook that passed beside it (once, in xdist's controller)."""
     if "PYTEST_XDIST_WORKER" in os.environ or report.when != "call" or not report.passed:
         return
-    seconds, megabytes = dict(report.user_properties)["cost"]
+    cost: Any = dict(report.user_properties)["cost"]
     path = Path(report.location[0])
-    cost = {"seconds": seconds, "megabytes": megabytes}
     path.with_suffix(".cost.json").write_text(json.dumps(cost))
-    print(f"  {path.stem}: {seconds} s, {megabytes} MB")
+    print(f"  {path.stem}: {cost['seconds']} s, {cost['megabytes']} MB")

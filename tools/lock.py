@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 HEAD = """\
-# Every package of the book, the tests and the extras, as known to work together; made by `make lock`.
+# Every package of the book, the tests and the extras that are known to work together: `make lock`.
 # torch: on Linux the default build brings CUDA along; README.md says how to take the CPU build.
 """
 LEFT_OUT = r"(?i)(memlib|pip|nvidia-.*|cuda-.*|triton)\b"  # us, the installer, one platform's torch

@@ -1,4 +1,4 @@
-"""What the stack leaves open: nothing from outside hosts, and a page that a screen reader can use."""
+"""What the stack leaves open: nothing from outside hosts, and pages a screen reader can use."""
 
 from __future__ import annotations
 
@@ -10,25 +10,45 @@ from typing import Any
 from sphinx.application import Sphinx
 from sphinx.util.fileutil import copy_asset
 
-MATHJAX = ("tex-chtml.js", "input/tex/extensions", "output/chtml/fonts")  # all that is loaded
-BODY = (  # (what docutils and the theme write, what axe and the ARIA specification ask for)
-    (r'role="doc-biblioentry"', 'role="listitem"'),
-    (r'(<div class="citation-list")>', r'\1 role="list">'),
-)
+MATHJAX = {  # all of it that is loaded: where it lies in the package -> where it goes
+    "tex-chtml.js": "",
+    "input/tex/extensions": "input/tex/extensions",
+    "output/chtml/fonts": "output/chtml/fonts",
+}
+BODY = {  # what the extensions write -> what HTML and ARIA ask for
+    'role="doc-biblioentry"': 'role="listitem"',
+    r' id="(exercise|solution)-content"': "",  # one id for all of them
+}
+# What scrolls by itself has to be reached by keyboard; on narrow screens that is almost anything.
+REACH = """
+addEventListener("load", async () => {
+  await window.MathJax?.startup?.promise;
+  const parts = "mjx-container[display], pre, .ml-figure, .cell_output, .math, table, dt, "
+    + ".cell_output > *, .pst-scrollable-table-container, .bd-sidebar-secondary";
+  const reach = () => document.querySelectorAll(parts).forEach(part => {
+    const style = getComputedStyle(part);
+    const free = /auto|scroll/.test(style.overflowX + style.overflowY);
+    const over = part.scrollWidth > part.clientWidth || part.scrollHeight > part.clientHeight;
+    if (free && over) part.tabIndex = 0;
+  });
+  reach();
+  addEventListener("resize", reach);
+  addEventListener("toggle", reach, true);
+});
+"""
 
 
 def mend_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Drops the scripts of Thebe (a constant naming an outside host, twice) and mends roles."""
+    """Drops the scripts of Thebe (a constant naming an outside host, twice) and mends markup."""
     if "script_files" in context:
         context["script_files"] = [s for s in context["script_files"] if not _is_thebe(s)]
-    if "body" in context:
-        for pattern, good in BODY:
-            context["body"] = re.sub(pattern, good, context["body"])
+    for written, right in BODY.items():
+        context["body"] = re.sub(written, right, context.get("body") or "")
 
 
 def _is_thebe(script: Any) -> bool:
-    attributes = getattr(script, "attributes", {})
-    return "thebe" in f"{getattr(script, 'filename', script)} {attributes.get('body', '')}".lower()
+    body = getattr(script, "attributes", {}).get("body", "")
+    return "thebe" in f"{getattr(script, 'filename', script)} {body}".lower()
 
 
 def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
@@ -36,12 +56,14 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
     spec = find_spec("sphinx-mathjax-offline")
     if error or app.builder.format != "html" or spec is None or spec.origin is None:
         return
-    source, target = Path(spec.origin).parent / "static/mathjax", Path(app.outdir, "_static/mathjax")
-    for part in MATHJAX:
-        copy_asset(source / part, (target / part).parent if (source / part).is_file() else target / part)
+    package = Path(spec.origin).parent / "static/mathjax"
+    for source, target in MATHJAX.items():
+        copy_asset(package / source, Path(app.outdir, "_static/mathjax", target))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    """Registers the hooks."""
+    app.add_js_file(None, body=" ".join(REACH.split()))
     app.connect("html-page-context", mend_page, priority=900)  # after the extensions' own hooks
     app.connect("build-finished", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memlib.teaching import svg
-from memlib.teaching.style import ACCENT, FIGURE_CSS, GROUND, INK, SECOND, settings
+from memlib.teaching.style import ACCENT, FIGURE_CSS, INK, SECOND, THEME_CSS, settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,7 +82,7 @@ def heat(
         title: Title.
         xlabel: Label of the columns.
         ylabel: Label of the rows.
-        values: Write the values in the cells.
+        values: Write the values in the cells, which then are paler.
         color: Color of positive values; `INK` for images.
         square: Square cells.
 
@@ -102,19 +102,19 @@ def heat(
     level = np.rint(np.clip(np.nan_to_num(array / top), -1, 1) * LEVELS).astype(int)
     small = max(array.shape) <= 40
     gap = 0.04 if small else 0.0
+    full = 0.45 if values else 1.0  # paler under text, which must stand out in light and dark
     if small:  # an empty slot is a faint stripe
         stripes = [
             (-0.5 + gap, array.shape[1] - 0.5 - gap, i - 0.46, i + 0.46) for i in range(len(array))
         ]
         _boxes(ax, stripes, INK, 0.06, gid=svg.HEAT)
     for shade in np.unique(level[level != 0]):
-        _cells(ax, level == shade, color if shade > 0 else SECOND, abs(shade) / LEVELS, gap)
+        _cells(ax, level == shade, color if shade > 0 else SECOND, full * abs(shade) / LEVELS, gap)
     if small and negative:
         _cells(ax, level < 0, SECOND, 1.0, 0.08, edge=0.8)
     if values:
         for (i, j), value in np.ndenumerate(array):
-            ink = GROUND if abs(level[i, j]) > 0.55 * LEVELS else INK
-            ax.text(j, i, f"{value:.2g}", ha="center", va="center_baseline", color=ink, size=9)
+            ax.text(j, i, f"{value:.2g}", ha="center", va="center_baseline", color=INK, size=9)
     ax.set_xlim(-0.5, array.shape[1] - 0.5)
     ax.set_ylim(array.shape[0] - 0.5, -0.5)
     ax.set_aspect("equal" if square else "auto")
@@ -280,7 +280,7 @@ def _boxes(
     )
     if gid:
         patch.set_gid(gid)
-    ax.add_patch(patch)
+    ax.add_artist(patch)  # add_patch would also look for new limits
 
 
 def _ticks(axis: Any, labels: Sequence[object] | None, count: int, what: str) -> None:
@@ -302,7 +302,8 @@ def figure_html(fig: "Figure", alt: str, name: str) -> str:
     drawing = svg.draw(fig, name)
     inside = f"<title>{escape(alt)}</title>{definitions(drawing.shared)}{svg.text(drawing.body)}"
     picture = svg_tag(drawing, alt, inside)
-    return f'<style>{FIGURE_CSS}</style><figure class="ml-figure" id="{name}">{picture}</figure>'
+    css = THEME_CSS + FIGURE_CSS
+    return f'<style>{css}</style><figure class="ml-figure" id="{name}">{picture}</figure>'
 
 
 def svg_tag(drawing: svg.Drawing, alt: str, inside: str) -> str:
@@ -316,8 +317,8 @@ def svg_tag(drawing: svg.Drawing, alt: str, inside: str) -> str:
 
 def definitions(shared: dict[str, Any]) -> str:
     """Return `<defs>` with the shared elements."""
-    elements = [shared[key] for key in sorted(shared) if shared[key].tag != "image"]
-    return f"<defs>{svg.text(elements)}</defs>" if elements else ""
+    elements = svg.text([shared[key] for key in sorted(shared)])
+    return f"<defs>{elements}</defs>" if elements else ""
 
 
 def as_array(value: Any) -> npt.NDArray[Any]:

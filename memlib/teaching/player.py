@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 from memlib.teaching import svg
 from memlib.teaching.figures import check_label, definitions, display_html, svg_tag
-from memlib.teaching.style import FIGURE_CSS
+from memlib.teaching.style import FIGURE_CSS, THEME_CSS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,27 +15,26 @@ if TYPE_CHECKING:
 WORTH_SHARING = 160  # bytes; a shorter run of elements is repeated in each frame
 
 CSS = """\
-:where(.ml-frame[hidden],.ml-bar[hidden],.ml-still){display:none}
-:where(.ml-sheet){position:absolute;width:0;height:0}
-:where(.ml-bar){display:flex;gap:.35rem;align-items:center;max-width:32rem;margin:.5rem auto 0}
-:where(.ml-bar[hidden]){display:none}
-:where(.ml-bar button){flex:none;width:2.25rem;height:2.25rem;padding:.45rem;cursor:pointer;\
+.ml-frame[hidden],.ml-bar[hidden],.ml-still{display:none}
+.ml-sheet{position:absolute;width:0;height:0}
+.ml-bar{display:flex;gap:.35rem;align-items:center;max-width:32rem;margin:.5rem auto 0}
+.ml-bar button{flex:none;width:2.25rem;height:2.25rem;margin:0;padding:.45rem;cursor:pointer;\
 color:inherit;background:none;border:1px solid var(--ml-muted,#747c85);border-radius:.4rem}
-:where(.ml-bar button:hover){color:var(--ml-accent,#0e8a9e);border-color:currentColor}
-:where(.ml-bar svg){display:block;width:100%;height:100%;fill:currentColor}
-:where(.ml-bar input){flex:1;min-width:4rem;height:1.75rem;margin:0 .4rem;\
+.ml-bar button:hover{color:var(--ml-accent,#0e8a9e);border-color:currentColor}
+.ml-bar svg{display:block;width:100%;height:100%;fill:currentColor}
+.ml-bar input{flex:1;min-width:4rem;height:1.75rem;margin:0 .4rem;padding:0;\
 accent-color:var(--ml-accent,#0e8a9e)}
-:where(.ml-bar :focus-visible){outline:2px solid var(--ml-accent,#0e8a9e);outline-offset:2px}
-:where(.ml-count){flex:none;font-variant-numeric:tabular-nums;font-size:.875em}
-:where(.ml-player figcaption){min-height:1.6em;margin-top:.4rem}
+.ml-bar :focus-visible{outline:2px solid var(--ml-accent,#0e8a9e);outline-offset:2px}
+.ml-count{flex:none;font-variant-numeric:tabular-nums;font-size:.875em}
+.ml-player figcaption{min-height:1.6em;margin-top:.4rem;color:inherit;font:inherit}
 @media print{.ml-bar,.ml-now,.ml-frame{display:none!important}\
 .ml-frame.ml-static,.ml-still{display:block!important}}
 """
 
 ICONS = {
-    "Step back": "M11 2v12L3 8z",
+    "Step back": "M10.5 1.5L12 3 7 8l5 5-1.5 1.5L4 8z",
     "Play": "M4 2l10 6-10 6z",
-    "Step forward": "M5 2v12l8-6z",
+    "Step forward": "M5.5 1.5L4 3l5 5-5 5 1.5 1.5L12 8z",
 }
 PAUSE = "M3 2h4v12H3zM9 2h4v12H9z"
 
@@ -119,14 +118,14 @@ def player_html(
     still = static % frames
     sheet = _share([drawing.body for drawing in drawings], name)
     for drawing in drawings:
-        sheet.update({key: e for key, e in drawing.shared.items() if e.tag != "image"})
+        sheet |= drawing.shared
     pictures = [
         f'<div class="ml-frame{" ml-static" * (t == still)}"{" hidden" * (t != still)}>'
         f"{svg_tag(drawing, labels[t], svg.text(drawing.body))}</div>"
         for t, drawing in enumerate(drawings)
     ]
     return (
-        f"<style>{FIGURE_CSS}{CSS}</style>"
+        f"<style>{THEME_CSS}{FIGURE_CSS}{CSS}</style>"
         f'<figure class="ml-player" id="{name}" role="group" aria-label="{escape(alt)}">'
         f'<svg class="ml-sheet" aria-hidden="true">{definitions(sheet)}</svg>'
         + "".join(pictures)

@@ -17,40 +17,39 @@ from typing import Any
 
 from memlib.teaching.figures import display_html
 from memlib.teaching.files import find
+from memlib.teaching.style import THEME_CSS
 
 TYPES = ("multiple_choice", "many_choice", "numeric")
 _ID = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 
 CSS = """\
-:where([data-jp-theme-light=true]){--ml-accent:#0b7285;--ml-second:#c2410c;--ml-muted:#5c6670}
-:where([data-jp-theme-light=false],html[theme=dark],[data-vscode-theme-kind=vscode-dark])\
-{--ml-accent:#4cc9da;--ml-second:#ff9d5c;--ml-muted:#9aa5b1}
-:where(.ml-quiz){max-width:46rem;text-align:left}
-:where(.ml-quiz fieldset){min-width:0;margin:0 0 1.25rem;padding:0 0 0 1rem;border:0;\
+.ml-quiz{max-width:46rem;text-align:left}
+.ml-quiz fieldset{min-width:0;margin:0 0 1.5rem;padding:0 0 0 1rem;border:0;\
 border-left:3px solid var(--ml-muted,#747c85)}
-:where(.ml-quiz fieldset[data-state=right]){border-left-color:var(--ml-accent,#0e8a9e)}
-:where(.ml-quiz fieldset[data-state=wrong]){border-left:3px dashed var(--ml-second,#d9641e)}
-:where(.ml-quiz legend){float:none;width:auto;padding:0;margin:0 0 .4rem;font-size:1em;\
-line-height:1.5;font-weight:600}
-:where(.ml-option){display:flex;gap:.6rem;align-items:baseline;padding:.3rem .5rem;margin:0;\
+.ml-quiz fieldset[data-state=right]{border-left-color:var(--ml-accent,#0e8a9e)}
+.ml-quiz fieldset[data-state=wrong]{border-left:3px dashed var(--ml-second,#d9641e)}
+.ml-quiz legend{float:left;width:100%;margin:0 0 .4rem;padding:0;font-size:1em;line-height:1.5;\
+font-weight:600}
+.ml-quiz legend+*{clear:both}
+.ml-quiz .ml-option{display:flex;gap:.6rem;align-items:baseline;margin:0;padding:.3rem .5rem;\
 border-radius:.3rem;cursor:pointer}
-:where(.ml-option:hover){background:color-mix(in srgb,currentColor 7%,transparent)}
-:where(.ml-option input){flex:none;width:1.05rem;height:1.05rem;margin:0;\
-transform:translateY(.15rem);accent-color:var(--ml-accent,#0b7285)}
-:where(.ml-number){padding:.3rem .5rem}
-:where(.ml-number input){font:inherit;width:9rem;margin-left:.4rem;padding:.2rem .4rem;\
-color:inherit;background:none;border:1px solid var(--ml-muted,#747c85);border-radius:.3rem}
-:where(.ml-check){font:inherit;margin:.4rem 0 0 .5rem;padding:.25rem .9rem;cursor:pointer;\
-color:inherit;background:none;border:1px solid var(--ml-muted,#747c85);border-radius:.4rem}
-:where(.ml-check:hover){border-color:var(--ml-accent,#0e8a9e)}
-:where(.ml-quiz :focus-visible){outline:2px solid var(--ml-accent,#0e8a9e);outline-offset:2px}
-:where(.ml-said){margin:.4rem 0 0 .5rem}
-:where(.ml-said:empty,.ml-score:empty,.ml-check[hidden],.ml-key[hidden]){display:none}
-:where(.ml-said b){color:var(--ml-second,#d9641e)}
-:where([data-state=right] .ml-said b){color:var(--ml-accent,#0e8a9e)}
-:where(.ml-key){margin:.4rem 0 0 .5rem}
-:where(.ml-key ul){margin:.3rem 0 0;padding-left:1.2rem}
-:where(.ml-score){font-weight:600}
+.ml-quiz .ml-option:hover{background:color-mix(in srgb,currentColor 7%,transparent)}
+.ml-option input{flex:none;width:1.05rem;height:1.05rem;margin:0;transform:translateY(.15rem);\
+accent-color:var(--ml-accent,#0e8a9e)}
+.ml-quiz .ml-number{margin:0;padding:.3rem .5rem}
+.ml-number input{width:9rem;margin-left:.5rem;padding:.2rem .4rem;font:inherit;color:inherit;\
+background:none;border:1px solid var(--ml-muted,#747c85);border-radius:.3rem}
+.ml-quiz .ml-check{margin:.4rem 0 0 .5rem;padding:.25rem .9rem;font:inherit;color:inherit;\
+background:none;border:1px solid var(--ml-muted,#747c85);border-radius:.4rem;cursor:pointer}
+.ml-quiz .ml-check:hover{border-color:var(--ml-accent,#0e8a9e)}
+.ml-quiz :focus-visible{outline:2px solid var(--ml-accent,#0e8a9e);outline-offset:2px}
+.ml-quiz .ml-said,.ml-quiz .ml-key,.ml-quiz .ml-more{margin:.4rem 0 0 .5rem}
+.ml-said b{color:var(--ml-second,#d9641e)}
+[data-state=right] .ml-said b{color:var(--ml-accent,#0e8a9e)}
+.ml-key ul{margin:.3rem 0 0;padding-left:1.2rem}
+.ml-score{font-weight:600}
+.ml-quiz .ml-said:empty,.ml-score:empty,.ml-quiz [hidden]{display:none}
+@media print{.ml-check{display:none}}
 """
 
 # The explanations are the data: the script hides them, says the chosen one, shows all when right.
@@ -62,7 +61,7 @@ function each(list,f){Array.prototype.forEach.call(list,f)}
 each(items,function(item){
 var key=item.querySelector(".ml-key"),told=key.querySelectorAll("[data-right]"),
 button=item.querySelector(".ml-check"),said=item.querySelector(".ml-said"),
-inputs=item.querySelectorAll("input");
+inputs=item.querySelectorAll("input"),more=item.querySelector(".ml-more");
 function clear(){if(said.textContent){said.textContent="";delete item.dataset.state}}
 function say(state,parts){item.dataset.state=state;
 var head={right:"\u2713 Right. ",wrong:"\u2717 Not yet. ",none:"Choose first. "}[state];
@@ -70,6 +69,7 @@ said.innerHTML="<b></b>";said.firstChild.textContent=head;
 each(parts,function(p){var e=document.createElement("span");
 if(p.nodeType)e.innerHTML=p.querySelector(".ml-why").innerHTML+" ";else e.textContent=p;
 said.appendChild(e)});
+if(more)more.hidden=state==="none";
 if(state==="right"){item.dataset.solved="1";key.hidden=false}
 var n=q.querySelectorAll("[data-solved]").length;
 score.textContent=n?n+" of "+items.length+" solved.":""}
@@ -86,7 +86,7 @@ if(!chosen.length)return say("none",["Nothing is chosen yet."]);
 if(item.dataset.type==="multiple_choice")missed=0;
 if(good&&missed)chosen.push(missed+" more to find.");
 say(good&&!missed?"right":"wrong",chosen)}
-key.hidden=true;button.hidden=false;button.onclick=mark;
+if(more)more.hidden=true;key.hidden=true;button.hidden=false;button.onclick=mark;
 each(inputs,function(input){input.onchange=clear;
 input.onkeydown=function(e){if(e.key==="Enter"){e.preventDefault();mark()}}})})})();
 """
@@ -237,7 +237,7 @@ def quiz_html(items: list[dict[str, Any]], name: str) -> str:
     questions = "".join(_item_html(item, number, root) for number, item in enumerate(items, 1))
     title = "Quiz: " + name.replace("_", " ").replace("-", " ")
     return (
-        f"<style>{CSS}</style>"
+        f"<style>{THEME_CSS}{CSS}</style>"
         f'<div class="ml-quiz" id="{root}" role="group" aria-label="{escape(title)}">'
         f'{questions}<p class="ml-score" role="status"></p>'
         f"<script>{SCRIPT.replace('NAME', root)}</script></div>"
@@ -281,10 +281,10 @@ def _explanations(item: dict[str, Any]) -> str:
         )
     link = item.get("chapter")
     read = f'<a href="{escape(link["href"])}">{rich(link["text"])}</a>' if link else ""
-    more = f"<p>Read more: {read}</p>" if link else ""
+    more = f'<p class="ml-more">Read more: {read}</p>' if link else ""
     return (
         '<details class="ml-key"><summary>Every answer explained</summary>'
-        f"<ul>{''.join(rows)}</ul>{more}</details>"
+        f"<ul>{''.join(rows)}</ul></details>{more}"
     )
 
 

@@ -8,7 +8,7 @@ ACCENT = "#0e8a9e"  # the one accent: reading, positive values
 SECOND = "#d9641e"  # its opposite alone: writing, negative values
 INK = "#24292f"  # text and axes
 MUTED = "#747c85"  # what may stay in the background
-GROUND = "#fdfdfe"  # the page itself: halos, text on a filled cell
+GROUND = "#fdfdfe"  # the page itself: halos, the faces of open markers
 
 CSS_COLORS = {
     ACCENT: f"var(--ml-accent,{ACCENT})",
@@ -18,13 +18,15 @@ CSS_COLORS = {
     GROUND: "var(--ml-ground,var(--pst-color-background,var(--jp-layout-color0,#fff)))",
 }
 
-# Outputs carry this themselves, for plain Jupyter. `:where` has no weight: the book's CSS wins.
-FIGURE_CSS = """\
-:where([data-jp-theme-light=true]){--ml-accent:#0b7285;--ml-second:#c2410c;--ml-muted:#5c6670}
-:where([data-jp-theme-light=false],html[theme=dark],[data-vscode-theme-kind=vscode-dark])\
+# Each output carries its style itself, for plain Jupyter; in the book the variables are the page's.
+THEME_CSS = """\
+[data-jp-theme-light=true]{--ml-accent:#0b7285;--ml-second:#c2410c;--ml-muted:#5c6670}
+[data-jp-theme-light=false],html[theme=dark],[data-vscode-theme-kind=vscode-dark]\
 {--ml-accent:#4cc9da;--ml-second:#ff9d5c;--ml-muted:#9aa5b1}
-:where(.ml-figure,.ml-player){margin:1rem 0;color:inherit;text-align:center}
-:where(.ml-svg){display:block;width:100%;height:auto;margin:0 auto;overflow:visible}
+"""
+FIGURE_CSS = """\
+.ml-figure,.ml-player{margin:1rem 0;overflow:visible;color:inherit;text-align:center}
+.ml-svg{display:block;width:100%;height:auto;margin:0 auto}
 """
 
 

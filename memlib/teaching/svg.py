@@ -80,31 +80,29 @@ def _refers(key: str) -> bool:
 
 
 def _tidy(
-    element: ET.Element, ids: dict[str, str], shared: dict[str, ET.Element]
+    element: ET.Element, ids: dict[str, str], shared: dict[str, ET.Element], heat: bool = False
 ) -> list[ET.Element]:
     """Return what an element becomes: itself, its children, or nothing (moved to `shared`)."""
     if element.tag in _DROP:
         return []
-    heat = element.get("id", "").startswith(HEAT)
-    children = [leaf for child in element for leaf in _tidy(child, ids, shared)]
+    heat = heat or element.get("id", "").startswith(HEAT)
+    children = [leaf for child in element for leaf in _tidy(child, ids, shared, heat)]
     for child in list(element):
         element.remove(child)
     element.extend(children)
-    _shorten(element, ids)
-    if heat:
-        for child in children:
-            child.set("shape-rendering", "crispEdges")
+    _shorten(element, ids, 0.1 if heat else 0.01)
+    if heat and element.tag == "path":
+        element.set("shape-rendering", "crispEdges")
     if element.get("id"):
-        shared.setdefault(element.attrib["id"], element)
-        # an image is drawn where it stands; everything else that is named is only referred to
-        return [element] if element.tag == "image" else []
+        shared[element.attrib["id"]] = element
+        return []
     invisible = element.get("style") == "fill:none"
     if element.tag == "defs" or (element.tag == "g" and not children) or invisible:
-        return []  # what is defined has gone to `shared`
+        return []  # what is defined and used has gone to `shared`
     return children if element.tag == "g" and not element.attrib else [element]
 
 
-def _shorten(element: ET.Element, ids: dict[str, str]) -> None:
+def _shorten(element: ET.Element, ids: dict[str, str], unit: float) -> None:
     """Shorten numbers, styles and paths; rename what is referred to, forget all other ids."""
     if not (element.text or "").strip() and element.tag not in ("text", "tspan"):
         element.text = None
@@ -114,7 +112,7 @@ def _shorten(element: ET.Element, ids: dict[str, str]) -> None:
         element.set("id", ids[old])
     for key, value in list(element.attrib.items()):
         if key == "d":
-            value = _path(value)
+            value = _path(value, unit)
         elif key == "style":
             value = _style(value)
         elif key == "transform":
@@ -140,39 +138,37 @@ def _style(value: str) -> str:
 def _round(value: str) -> str:
     if "scale" in value or "matrix" in value:
         return value
-    return _NUMBER.sub(lambda match: _number(round(float(match[0]) * 100)), value)
+    return _NUMBER.sub(lambda match: _number(float(match[0])), value)
 
 
-def _number(hundredths: int) -> str:
-    return f"{hundredths / 100:.2f}".rstrip("0").rstrip(".")
+def _number(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".").replace("-0.", "-.").lstrip("0") or "0"
 
 
-def _path(data: str) -> str:
-    """Rewrite matplotlib's absolute path in relative steps of a hundredth of a point."""
+def _path(data: str, unit: float) -> str:
+    """Rewrite matplotlib's absolute path in relative steps of a hundredth (or tenth) of a point."""
     out: list[str] = []
-    x = y = start_x = start_y = 0
+    x = y = start_x = start_y = 0  # in whole units, so that rounding does not add up
     tokens = iter(_TOKEN.findall(data))
     for command in tokens:
         if command == "z":
             out.append("z")
             x, y = start_x, start_y
             continue
-        pairs = {"M": 1, "L": 1, "Q": 2, "C": 3}[command]
-        numbers = [round(float(next(tokens)) * 100) for _ in range(2 * pairs)]
-        end_x, end_y = numbers[-2:]
+        points = {"M": 1, "L": 1, "Q": 2, "C": 3}[command]
+        numbers = [round(float(next(tokens)) / unit) for _ in range(2 * points)]
+        steps = [number - (y if i % 2 else x) for i, number in enumerate(numbers)]
+        x, y = numbers[-2:]
         if command == "M":
-            out.append(f"M{_join(numbers)}")
-            start_x, start_y = end_x, end_y
-        elif command == "L" and end_y == y:
-            out.append(f"h{_number(end_x - x)}")
-        elif command == "L" and end_x == x:
-            out.append(f"v{_number(end_y - y)}")
+            start_x, start_y = x, y
+        if command == "L" and steps[1] == 0:
+            out.append(_join("h", steps[:1], unit))
+        elif command == "L" and steps[0] == 0:
+            out.append(_join("v", steps[1:], unit))
         else:
-            steps = [number - (y if i % 2 else x) for i, number in enumerate(numbers)]
-            out.append(command.lower() + _join(steps))
-        x, y = end_x, end_y
+            out.append(_join(command.lower(), steps, unit))
     return "".join(out)
 
 
-def _join(numbers: list[int]) -> str:
-    return " ".join(_number(number) for number in numbers).replace(" -", "-")
+def _join(command: str, steps: list[int], unit: float) -> str:
+    return command + " ".join(_number(step * unit) for step in steps).replace(" -", "-")

@@ -1,0 +1,189 @@
+"""What every page must hold, as functions that return the faults they find in a loaded page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import axe_playwright_python
+from playwright.sync_api import Browser, Page, Request, Response
+
+HTML = Path(__file__).parents[2] / "_build" / "html"
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa"]
+SIZES = {"wide": (1280, 800), "narrow": (390, 844)}
+HEAVY = 2_000_000  # bytes of a page, without what all pages share (_static, loaded once)
+INK = "span.math, div.math"
+
+
+@dataclass
+class Visit:
+    """A loaded page and what the browser said while it loaded."""
+
+    page: Page
+    base: str
+    outside: list[str] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def listen(self) -> None:
+        """Notes requests, answers and errors."""
+        self.page.on("request", self._request)
+        self.page.on("requestfailed", lambda r: self._failed(r))
+        self.page.on("response", self._response)
+        self.page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
+        self.page.on("console", self._console)
+
+    def _request(self, request: Request) -> None:
+        if not request.url.startswith((self.base, "data:", "blob:")):
+            self.outside.append(request.url)
+
+    def _failed(self, request: Request) -> None:
+        if not self._forbidden_preload(request.url):
+            self.bad.append(f"{request.url}: {request.failure}")
+
+    def _response(self, response: Response) -> None:
+        if response.status >= 400:
+            self.bad.append(f"{response.url}: {response.status}")
+
+    def _console(self, message: Any) -> None:
+        if message.type == "error" and not self._forbidden_preload(message.text):
+            self.errors.append(f"console: {message.text}")
+
+    def _forbidden_preload(self, text: str) -> bool:
+        """Browsers forbid preloading fonts from file://; the page does without."""
+        font = ".woff" in text or "/fa-" in text or "origin 'null'" in text
+        return self.base.startswith("file:") and font
+
+
+@contextmanager
+def visit(
+    browser: Browser, base: str, path: str, size: str = "wide", scheme: str = "light"
+) -> Iterator[Visit]:
+    """Opens a page in a context of its own and waits until it has come to rest."""
+    width, height = SIZES[size]
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme=scheme,  # type: ignore[arg-type]
+        reduced_motion="reduce",
+    )
+    context.set_default_timeout(30_000)
+    one = Visit(context.new_page(), base)
+    one.listen()
+    try:
+        one.page.goto(f"{base}/{path}", wait_until="load")
+        one.page.evaluate("window.MathJax?.startup?.promise")
+        one.page.evaluate("document.fonts.ready.then(() => null)")
+        one.page.wait_for_timeout(50)
+        yield one
+    finally:
+        context.close()
+
+
+def requests(one: Visit) -> list[str]:
+    """Nothing is asked of another host, and every answer is good."""
+    return [f"outside request: {url}" for url in one.outside] + [f"failed: {b}" for b in one.bad]
+
+
+def errors(one: Visit) -> list[str]:
+    """No uncaught error, no error on the console."""
+    return one.errors
+
+
+def math(one: Visit) -> list[str]:
+    """Every formula is drawn, without an error of TeX."""
+    undrawn = one.page.eval_on_selector_all(
+        INK,
+        """all => all.filter(e => !e.parentElement.closest('.math')
+            && (!e.querySelector('mjx-container') || e.querySelector('mjx-merror')))
+            .map(e => e.textContent.trim().slice(0, 60))""",
+    )
+    raw = one.page.evaluate(
+        r"""[...document.querySelectorAll('article p, article li, article td')].filter(
+            e => /\$\$|\\\(|\\\[/.test([...e.childNodes].filter(n => n.nodeType === 3)
+            .map(n => n.data).join(''))).map(e => e.textContent.trim().slice(0, 60))"""
+    )
+    return [f"math not drawn: {text}" for text in undrawn + raw]
+
+
+def scroll(one: Visit) -> list[str]:
+    """The page does not scroll sideways."""
+    over = one.page.evaluate(
+        """() => { const root = document.scrollingElement, over = root.scrollWidth - innerWidth;
+        if (over <= 0) return null;
+        const wide = [...document.body.querySelectorAll('*')].filter(
+            e => e.getBoundingClientRect().right > innerWidth + 1);
+        return `${over} px: ` + wide.slice(-3).map(e => e.outerHTML.slice(0, 90)).join(' | ') }"""
+    )
+    return [f"sideways scroll by {over}"] if over else []
+
+
+def axe(one: Visit) -> list[str]:
+    """No violation of WCAG 2.2 A and AA that axe can see."""
+    one.page.evaluate(AXE)
+    found = one.page.evaluate(
+        "tags => axe.run({runOnly: {type: 'tag', values: tags}, resultTypes: ['violations']})",
+        WCAG,
+    )
+    return [
+        f"axe {violation['id']}: {node['html'][:160]} ({node['failureSummary'][:240]})"
+        for violation in found["violations"]
+        for node in violation["nodes"]
+    ]
+
+
+def search(one: Visit) -> list[str]:
+    """One search field is seen at most (the theme's dialog stays closed)."""
+    count = one.page.eval_on_selector_all(
+        ".search-button-field, input[type=search]",
+        "all => all.filter(e => e.checkVisibility({visibilityProperty: true})).length",
+    )
+    return [f"{count} search fields"] if count > 1 else []
+
+
+def weight(one: Visit) -> list[str]:
+    """The page with all that it alone loads stays under the limit, uncompressed."""
+    total = one.page.evaluate(
+        """performance.getEntriesByType('navigation').concat(
+        performance.getEntriesByType('resource')).filter(
+        e => !e.name.includes('/_static/')).reduce((n, e) => n + e.decodedBodySize, 0)"""
+    )
+    return [f"the page weighs {total} bytes; the limit is {HEAVY}"] if total >= HEAVY else []
+
+
+def pictures(one: Visit) -> list[str]:
+    """Every image and figure says its finding."""
+    return one.page.evaluate(
+        """() => { const faults = [];
+        for (const e of document.querySelectorAll('article img'))
+            if (!e.alt && e.getAttribute('role') !== 'presentation')
+                faults.push('image without alt: ' + e.outerHTML.slice(0, 90));
+        for (const e of document.querySelectorAll('.ml-figure svg[role=img], .ml-player'))
+            if ((e.getAttribute('aria-label') || '').trim().split(/\\s+/).length < 4)
+                faults.push('no finding in: ' + e.outerHTML.slice(0, 90));
+        for (const e of document.querySelectorAll('.ml-figure'))
+            if (!e.querySelector('[role=img][aria-label]'))
+                faults.push('figure without label: ' + e.outerHTML.slice(0, 90));
+        return faults }"""
+    )
+
+
+def ids(one: Visit) -> list[str]:
+    """No id stands twice on a page."""
+    return one.page.evaluate(
+        """() => { const seen = new Set(), twice = new Set();
+        for (const e of document.querySelectorAll('article [id]'))
+            (seen.has(e.id) ? twice : seen).add(e.id);
+        return [...twice].map(id => 'id stands twice: ' + id) }"""
+    )
+
+
+GATES = (requests, errors, math, scroll, axe, search, pictures, ids)
+
+
+def faults(one: Visit, gates: Any = GATES) -> list[str]:
+    """All faults that the gates find, each named once."""
+    return list(dict.fromkeys(fault for gate in gates for fault in gate(one)))

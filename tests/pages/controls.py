@@ -1,0 +1,110 @@
+"""Quizzes and animations, used as a reader would: by mouse and by keyboard alone."""
+
+from __future__ import annotations
+
+import checks
+from playwright.sync_api import Locator, Page
+
+
+def quizzes(one: checks.Visit) -> list[str]:
+    """Every item marks a right and a wrong answer and says so in a live region."""
+    found = []
+    items = one.page.locator(".ml-quiz fieldset")
+    for index in range(items.count()):
+        item = items.nth(index)
+        by_key = index % 2 == 1  # every other item by keyboard alone
+        for right in (False, True):
+            if fault := _answer(one.page, item, right, by_key):
+                found.append(f"quiz item {index + 1} ({'keys' if by_key else 'mouse'}): {fault}")
+                break
+    return found
+
+
+def _answer(page: Page, item: Locator, right: bool, by_key: bool) -> str:
+    """Answers one item; returns what is wrong with its reaction."""
+    rows = item.locator(".ml-key [data-right]")
+    truth = [rows.nth(i).get_attribute("data-right") == "1" for i in range(rows.count())]
+    said = item.locator("[role=status], [aria-live]").first
+    if item.get_attribute("data-type") == "numeric":
+        low = rows.nth(truth.index(True)).get_attribute("data-low") or "0"
+        high = rows.nth(truth.index(True)).get_attribute("data-high") or low
+        number = (float(low) + float(high)) / 2 if right else float(high) + 12345
+        item.locator("input").fill(repr(number))
+    else:
+        inputs = item.locator("input")
+        for i, good in enumerate(truth):
+            wanted = good if right else i == truth.index(False)
+            box = inputs.nth(i)
+            if box.get_attribute("type") == "radio" and not wanted:
+                continue
+            if box.is_checked() != wanted:
+                if by_key:
+                    box.focus()
+                    page.keyboard.press("Space")
+                else:
+                    box.click()
+            if box.is_checked() != wanted:
+                return "an option cannot be chosen"
+    if by_key:
+        item.locator("button").first.focus()
+        page.keyboard.press("Enter")
+    else:
+        item.locator("button").first.click()
+    if not said.count() or not (said.text_content() or "").strip():
+        return "the verdict is not announced"
+    state = item.get_attribute("data-state")
+    return "" if state == ("right" if right else "wrong") else f"a wrong verdict: {state}"
+
+
+def players(one: checks.Visit) -> list[str]:
+    """Every animation steps by mouse and by keyboard, announces each step and never autoplays."""
+    found = []
+    all_players = one.page.locator(".ml-player")
+    for index in range(all_players.count()):
+        player = all_players.nth(index)
+        if fault := _step(one.page, player):
+            found.append(f"player {player.get_attribute('id')}: {fault}")
+    return found
+
+
+def _step(page: Page, player: Locator) -> str:
+    """Steps through one animation; returns what is wrong with it."""
+    slider, said = player.locator("input[type=range]"), player.locator("[aria-live]")
+    if not slider.count() or not slider.is_visible():
+        return "no slider"
+    if not said.count():
+        return "no live region"
+    if not slider.get_attribute("aria-label"):
+        return "the slider has no label"
+
+    def at() -> int:
+        return int(slider.input_value())
+
+    start = at()
+    page.wait_for_timeout(100)
+    if at() != start:
+        return "it plays by itself"
+    before = said.text_content()
+    player.get_by_role("button", name="Step forward").click()
+    if at() != start + 1 or said.text_content() == before:
+        return "the mouse does not step forward"
+    player.get_by_role("button", name="Step back").focus()
+    page.keyboard.press("Enter")
+    if at() != start:
+        return "the keyboard does not step back"
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    if at() != start + 1 or said.text_content() == before:
+        return "the arrow keys do not move the slider"
+    shown = player.locator(".ml-frame:visible").count()
+    return "" if shown == 1 else f"{shown} frames are seen at once"
+
+
+def unfold(one: checks.Visit) -> None:
+    """Opens every folded part: set-up cells, explanations, solutions."""
+    one.page.evaluate(
+        """() => { document.querySelectorAll('details').forEach(part => part.open = true);
+        document.querySelectorAll('.toggle-button, .toggle').forEach(part => {
+            if (part.classList.contains('toggle-hidden')) part.click() }) }"""
+    )
+    one.page.wait_for_timeout(100)

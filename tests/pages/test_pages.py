@@ -1,0 +1,144 @@
+"""Every built page in headless Chromium, with every outside host blocked (`make pages`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import quote
+
+import checks
+import controls
+import pytest
+from checks import HTML
+from playwright.sync_api import Browser
+
+PAGES = sorted(page.relative_to(HTML).as_posix() for page in HTML.rglob("*.html"))
+PAGES = [page for page in PAGES if not page.startswith("_static/")]
+CHAPTERS = [page for page in PAGES if page.startswith("book/")]
+VIEWS = [(size, scheme) for size in checks.SIZES for scheme in ("light", "dark")]
+
+
+def test_the_book_is_built() -> None:
+    assert {"index.html", "search.html", "genindex.html"} <= set(PAGES), "run `make book` first"
+    assert len(CHAPTERS) >= 10
+
+
+@pytest.mark.parametrize(("size", "scheme"), VIEWS)
+@pytest.mark.parametrize("path", PAGES)
+def test_page(browser: Browser, book: str, path: str, size: str, scheme: str) -> None:
+    """As it opens, with every control used, and with every folded part open."""
+    with checks.visit(browser, book, path, size, scheme) as one:
+        assert not checks.faults(one) + checks.weight(one)
+        if path in CHAPTERS:
+            assert not controls.quizzes(one) + controls.players(one)
+            controls.unfold(one)
+            assert not checks.faults(one)
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_page_from_disk(browser: Browser, path: str) -> None:
+    with checks.visit(browser, "file://" + quote(str(HTML)), path) as one:
+        found = checks.faults(one, (checks.requests, checks.errors, checks.math))
+        assert not found + controls.quizzes(one) + controls.players(one)
+
+
+def test_search_finds_a_word(browser: Browser, book: str) -> None:
+    with checks.visit(browser, book, "search.html?q=memory") as one:
+        one.page.wait_for_selector("#search-results li")
+        assert not checks.faults(one)
+
+
+# ---- The gates catch what they are for ----
+
+HEAD = "<!DOCTYPE html><html lang=en><title>t</title><link rel=icon href=data:,>"
+BODY = HEAD + "<main><article><h1>h</h1>{}</article></main></html>"
+OPTION = "<input type=radio name=a><input type=radio name=a>"
+KEY = "<div class=ml-key><p data-right=1></p><p data-right=0></p></div>"
+QUIZ = f"<div class=ml-quiz><fieldset>{OPTION}<button>Check</button>{{}}{KEY}</fieldset></div>"
+PLAYER = "<figure class=ml-player><input type=range {}><p aria-live=polite></p>{}</figure>"
+BUTTONS = "<button>Step back</button><button>Step forward</button>"
+PLANTED = {
+    "outside request": (checks.requests, "<img alt=x src='https://example.org/x.png'>", "outside"),
+    "missing file": (checks.requests, "<img alt=x src=none.png>", "404"),
+    "uncaught error": (checks.errors, "<script>throw new Error('planted')</script>", "planted"),
+    "console error": (checks.errors, "<script>console.error('planted')</script>", "planted"),
+    "undrawn math": (checks.math, r"<span class=math>\(x\)</span>", "not drawn"),
+    "stray dollars": (checks.math, "<p>so $$x$$ is</p>", "not drawn"),
+    "sideways scroll": (checks.scroll, "<div style='width:2000px'>wide</div>", "sideways"),
+    "low contrast": (checks.axe, "<p style='color:#bbb;background:#fff'>pale</p>", "contrast"),
+    "input without label": (checks.axe, "<input type=text>", "label"),
+    "small target": (
+        checks.axe,
+        "<button style='width:9px;height:9px' aria-label=a></button>" * 2,
+        "target-size",
+    ),
+    "two search fields": (checks.search, "<input type=search><input type=search>", "2 search"),
+    "heavy page": (checks.weight, "<!--" + "x" * checks.HEAVY + "-->", "weighs"),
+    "image without alt": (
+        checks.pictures,
+        "<img src=data:,>",
+        "alt",
+    ),
+    "figure without finding": (
+        checks.pictures,
+        "<figure class=ml-figure><svg role=img aria-label=Plot></svg></figure>",
+        "no finding",
+    ),
+    "figure without label": (
+        checks.pictures,
+        "<figure class=ml-figure><svg></svg></figure>",
+        "without label",
+    ),
+    "id twice": (checks.ids, "<p id=a>1</p><p id=a>2</p>", "twice"),
+    "dead quiz": (controls.quizzes, QUIZ.format("<p role=status></p>"), "not announced"),
+    "silent quiz": (controls.quizzes, QUIZ.format(""), "not announced"),
+    "quiz that cannot be chosen": (
+        controls.quizzes,
+        QUIZ.format("").replace("radio", "button"),
+        "chosen",
+    ),
+    "quiz with a wrong verdict": (
+        controls.quizzes,
+        QUIZ.format("<p role=status></p>").replace(
+            "<button>",
+            "<button onclick=\"this.parentNode.dataset.state='right';"
+            "this.nextSibling.textContent='Right'\">",
+        ),
+        "wrong verdict",
+    ),
+    "player without slider": (controls.players, "<figure class=ml-player></figure>", "no slider"),
+    "slider without label": (controls.players, PLAYER.format("", BUTTONS), "no label"),
+    "dead player": (controls.players, PLAYER.format("aria-label=Step", BUTTONS), "mouse"),
+    "player that plays by itself": (
+        controls.players,
+        PLAYER.format("aria-label=Step value=1", BUTTONS)
+        + "<script>setInterval(() => document.querySelector('input').stepUp(), 20)</script>",
+        "by itself",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_gate_catches(
+    fault: str, browser: Browser, serve: Callable[[Path], str], tmp_path: Path
+) -> None:
+    gate, body, message = PLANTED[fault]
+    (tmp_path / "bad.html").write_text(BODY.format(body), encoding="utf-8")
+    base = serve(tmp_path)
+    with checks.visit(browser, base, "bad.html") as one:
+        assert any(message in found for found in gate(one)), gate(one)
+
+
+def test_a_good_page_passes_every_gate(
+    browser: Browser, serve: Callable[[Path], str], tmp_path: Path
+) -> None:
+    (tmp_path / "good.html").write_text(BODY.format("<p>Quiet.</p>"), encoding="utf-8")
+    with checks.visit(browser, serve(tmp_path), "good.html") as one:
+        assert not [fault for gate, _, _ in PLANTED.values() for fault in gate(one)]
+
+
+def test_gate_catches_a_page_that_needs_a_server(browser: Browser, tmp_path: Path) -> None:
+    script = "<script>fetch('data.json')</script>"
+    (tmp_path / "bad.html").write_text(BODY.format(script), encoding="utf-8")
+    with checks.visit(browser, f"file://{tmp_path}", "bad.html") as one:
+        assert checks.requests(one) + checks.errors(one)

@@ -1,0 +1,163 @@
+"""Properties that every public function has, each written once and run over `cases.CASES`."""
+
+import contextlib
+import copy
+
+import cases
+import pytest
+import torch
+from cases import BY_NAME, CASES, SIZES
+from torch.testing import assert_close
+
+every_function = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+BATCHED = [case for case in CASES if case.name != "programs.run"]
+every_batched = pytest.mark.parametrize("case", BATCHED, ids=lambda case: case.name)
+SMOOTH = [case for case in CASES if case.differentiable]
+
+
+def shape_of(letters, **sizes):
+    return tuple((SIZES | sizes)[s] for s in letters.split())
+
+
+def leaves(case, tensors):
+    """The same tensors, wanting gradients where the function has one."""
+    return {
+        n: t.detach().clone().requires_grad_(n in case.differentiable) for n, t in tensors.items()
+    }
+
+
+@every_function
+def test_runs_on_meta(case):
+    results = case.run(case.draw(torch.float32, "meta"), case.make(torch.float32, "meta"))
+    assert all(r.is_meta for r in results)
+    if case.name != "programs.run":  # its length is known to the program alone
+        assert results[0].shape == shape_of(case.out)
+
+
+@every_function
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_keeps_the_dtype_and_is_as_exact_as_it_allows(case, dtype):
+    exact = case.draw()
+    module = case.make().to(dtype)
+    rounded = {n: t.to(dtype) if t.is_floating_point() else t for n, t in exact.items()}
+    expected = case.run({n: t.double() if t.is_floating_point() else t for n, t in rounded.items()})
+    for result, wanted in zip(case.run(rounded, module), expected, strict=True):
+        assert result.dtype == (dtype if wanted.is_floating_point() else wanted.dtype)
+        error = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 8e-2}[dtype]
+        assert_close(result.to(wanted.dtype), wanted, rtol=error, atol=error)
+
+
+@pytest.mark.parametrize("case", SMOOTH, ids=lambda case: case.name)
+def test_gradients_are_those_of_finite_differences(case):
+    tensors, module = leaves(case, case.draw()), case.make()
+    parameters = dict(module.named_parameters())
+
+    def function(*arguments):
+        changed = tensors | dict(zip(case.differentiable, arguments, strict=False))
+        with contextlib.ExitStack() as stack:
+            if parameters:
+                values = dict(zip(parameters, arguments[-len(parameters) :], strict=True))
+                swap = torch.nn.utils.stateless._reparametrize_module
+                stack.enter_context(swap(module, values))
+            results = case.run(changed, module)
+        return tuple(r for r in results if r.is_floating_point())
+
+    arguments = [tensors[n] for n in case.differentiable] + list(parameters.values())
+    assert torch.autograd.gradcheck(function, arguments, atol=1e-6)
+
+
+@every_batched
+def test_rows_of_a_batch_never_see_each_other(case):
+    tensors, module = case.draw(), case.make()
+    together = case.run(tensors, module)
+    for row in range(SIZES["B"]):
+        alone = case.run({n: t[row : row + 1] for n, t in tensors.items()}, module)
+        for one, many in zip(alone, together, strict=True):
+            assert_close(one, many[row : row + 1])
+
+
+@every_function
+def test_strides_do_not_matter_and_nothing_is_mutated(case):
+    tensors, module = case.draw(), case.make()
+    expected = case.run(tensors, module)
+    strided = {n: torch.stack((t, ~t if t.dtype == torch.bool else -t), -1)[..., 0]
+               for n, t in tensors.items()}  # fmt: skip
+    assert not any(t.is_contiguous() for t in strided.values() if t.numel() > 1)
+    results = case.run(strided, module)
+    assert_close(results, expected)
+    fresh = case.draw()
+    for name in fresh:
+        assert torch.equal(strided[name], fresh[name]), name
+        assert torch.equal(tensors[name], fresh[name]), name
+
+
+@every_batched
+def test_results_share_no_memory_with_the_arguments(case):
+    tensors = case.draw()
+    results = case.run(tensors)
+    kept = tuple(r.clone() for r in results)
+    for tensor in tensors.values():
+        tensor.zero_()
+    assert_close(results, kept)
+
+
+@pytest.mark.parametrize(
+    ("case", "letter"),
+    [(case, letter) for case in CASES for letter in case.empty],
+    ids=lambda x: x if isinstance(x, str) else x.name,
+)
+def test_a_size_of_0_works(case, letter):
+    results = case.run(case.draw(**{letter: 0}))
+    assert results[0].shape == shape_of(case.out, **{letter: 0})
+    assert all(r.isfinite().all() for r in results)
+
+
+@pytest.mark.parametrize("case", SMOOTH, ids=lambda case: case.name)
+def test_works_under_autocast(case):
+    tensors = leaves(case, case.draw(torch.float32))
+    module = case.make(torch.float32)
+    expected = case.run(tensors, module)
+    with torch.autocast("cpu", torch.bfloat16):
+        results = case.run(tensors, module)
+    for result, wanted in zip(results, expected, strict=True):
+        assert_close(result.to(wanted.dtype), wanted, rtol=0.1, atol=0.1)
+    sum(r.float().sum() for r in results if r.requires_grad).backward()
+    assert all(t.grad.isfinite().all() for t in tensors.values() if t.grad is not None)
+
+
+@every_batched
+def test_compiles_to_one_graph(case):
+    torch._dynamo.reset()
+    tensors, module = case.draw(torch.float32), case.make(torch.float32)
+
+    def function(**tensors):
+        return case.call(module, **tensors)
+
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    assert_close(cases.flat(compiled(**tensors)), case.run(tensors, module))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch's own, under vmap
+@every_batched
+def test_maps_over_a_dimension(case):
+    many = [case.draw(torch.float32, seed=seed) for seed in (0, 1)]
+    stacked = {n: torch.stack([tensors[n] for tensors in many]) for n in case.shapes}
+    module = case.make(torch.float32)
+    mapped = torch.vmap(lambda tensors: case.run(tensors, module))(stacked)
+    for i, tensors in enumerate(many):
+        assert_close(tuple(r[i] for r in mapped), case.run(tensors, module))
+
+
+@pytest.mark.parametrize("name", ["Head", "KeyValueMemory.read", "Hopfield", "ClassicalHopfield"])
+def test_modules_can_be_copied_and_saved(name):
+    case = BY_NAME[name]
+    tensors, module = case.draw(), case.make()
+    other = case.make()
+    for parameter in other.parameters():
+        torch.nn.init.normal_(parameter)
+    other.load_state_dict(module.state_dict())
+    expected = case.run(tensors, module)
+    assert_close(case.run(tensors, copy.deepcopy(module)), expected)
+    assert_close(case.run(tensors, other), expected)
+    assert not list(module.buffers()) or not module.state_dict().keys() & {"_like"}
+    assert type(module).__name__ in repr(module)
