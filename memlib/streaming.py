@@ -38,8 +38,8 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = No
     # SDPA is at its best in four dimensions
     query, keys, values = (_four_dimensional(x, lead) for x in (query, keys, values))
     if mask is not None:
-        mask = mask.expand(*(lead if mask.ndim > 1 else ()), *mask.shape[-2:])
-        mask = _four_dimensional(mask if mask.ndim > 1 else mask.unsqueeze(0), lead)
+        shared = mask.shape[:-2].numel() == 1  # stays small: SDPA makes floats of it
+        mask = mask.reshape(1, 1, -1, mask.shape[-1]) if shared else _four_dimensional(mask, lead)
     return _widen_and_attend(query, keys, values, mask)[..., : shape[-1]].reshape(shape)
 
 
@@ -60,6 +60,8 @@ def _widen_and_attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor 
         # the CPU kernel wants one width; with two, SDPA would build the scores
         query, keys = (F.pad(x, (0, max(extra, 0))) for x in (query, keys))
         values = F.pad(values, (0, max(-extra, 0)))
+    # the kernels walk along the last dimension; where it has strides, SDPA would build the scores
+    query, keys, values = (x if x.stride(-1) == 1 else x.contiguous() for x in (query, keys, values))
     if mask is None and (parts := _parts(query, keys)) > 1:
         split: Tensor = _Split.apply(query, keys, values, parts)  # type: ignore[no-untyped-call]
         return split
@@ -69,6 +71,8 @@ def _widen_and_attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor 
 def _parts(query: Tensor, keys: Tensor) -> int:
     """How many parts of the slots keep every core busy."""
     if query.device.type != "cpu" or torch.compiler.is_compiling() or _forward is None:
+        return 1
+    if torch._C._are_functorch_transforms_active():  # which _Split has no rules for
         return 1
     if keys.shape[-2] < SLOTS_WORTH_SPLITTING:
         return 1
@@ -94,7 +98,7 @@ class _Split(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         query, keys, values, result, log_sum = ctx.saved_tensors
-        grad = grad.reshape(result.shape)
+        grad = grad.contiguous().view(result.shape)
         # given the result and log-sum of the whole, the gradient of each part is exact
         grads = [
             _backward(

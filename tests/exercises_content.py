@@ -1,4 +1,4 @@
-"""Proofs of the checkers of *Content-based memory*: the solutions pass, typical errors are named."""
+"""Proofs of the checkers of *Content-based memory*: solutions pass, typical errors are named."""
 
 import math
 

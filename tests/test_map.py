@@ -38,22 +38,22 @@ def gates(gate: float, move: int) -> Gates:
     return Gates(QUERY[:, :1], 5 * ones, gate * ones, shift, ones)
 
 
-def test_attend_is_address_then_read():
+def test_attend():
     weights = address(QUERY, KEYS, strength=2.0)
     torch.testing.assert_close(attend(QUERY, KEYS, VALUES, strength=2.0), read(weights, VALUES))
 
 
-def test_transformer_attention_is_attend():
+def test_transformer():
     expected = F.scaled_dot_product_attention(QUERY, KEYS, VALUES)
     torch.testing.assert_close(attend(QUERY, KEYS, VALUES), expected)
 
 
-def test_hopfield_update_is_attend_with_keys_as_values():
+def test_hopfield_update():
     expected = attend(QUERY, KEYS, KEYS, measure="dot", strength=0.7)
     torch.testing.assert_close(Hopfield(strength=0.7)(QUERY, KEYS), expected)
 
 
-def test_kernel_regression_is_attend_by_distance():
+def test_kernel_regression():
     sigma = 1.5
     kernel = torch.exp(-torch.cdist(QUERY, KEYS).square() / (2 * sigma**2))
     expected = kernel @ VALUES / kernel.sum(dim=-1, keepdim=True)
@@ -62,24 +62,24 @@ def test_kernel_regression_is_attend_by_distance():
     torch.testing.assert_close(got, expected)
 
 
-def test_nearest_neighbor_is_attend_with_large_strength():
+def test_nearest_neighbor():
     nearest = torch.cdist(QUERY, KEYS).argmin(dim=-1, keepdim=True)
     expected = VALUES.gather(1, nearest.expand(-1, -1, 4))
     got = attend(QUERY, KEYS, VALUES, measure="negative_squared_distance", strength=1e6)
     torch.testing.assert_close(got, expected)
 
 
-def test_average_is_attend_with_strength_0():
+def test_average():
     expected = VALUES.mean(dim=1, keepdim=True).expand(-1, 3, -1)
     torch.testing.assert_close(attend(QUERY, KEYS, VALUES, strength=0.0), expected)
 
 
-def test_top_k_of_all_slots_is_attend():
+def test_top_k_of_all():
     got = attend(QUERY, KEYS, VALUES, top_k=7)
     torch.testing.assert_close(got, attend(QUERY, KEYS, VALUES))
 
 
-def test_overwriting_is_write_with_one_hot_weights_and_erase_1():
+def test_overwriting():
     memory = KeyValueMemory(7, 5, 4, dtype=torch.float64)
     full = memory.write(KEYS, VALUES, memory.initial_state(2))
     full = full._replace(written=full.written.roll(4, dims=1))  # slot 4 is the oldest
@@ -90,13 +90,13 @@ def test_overwriting_is_write_with_one_hot_weights_and_erase_1():
     torch.testing.assert_close(got[:, 4], new[:, 0])
 
 
-def test_delta_rule_at_rate_1_is_overwriting():
+def test_delta_rule():
     weights, new = ONE_HOT.expand(2, 1, 7), draw(2, 1, 4, seed=3)
     delta = write(VALUES, weights, new - read(weights, VALUES))
     torch.testing.assert_close(delta, write(VALUES, weights, new, torch.ones_like(new)))
 
 
-def test_hebbian_storage_is_write_without_erase():
+def test_hebbian_storage():
     patterns = draw(3, 6).sign()
     sums = write(torch.zeros(6, 6, dtype=torch.float64), patterns, patterns)
     torch.testing.assert_close(sums, patterns.T @ patterns)
@@ -104,13 +104,13 @@ def test_hebbian_storage_is_write_without_erase():
     torch.testing.assert_close(ClassicalHopfield().connections(patterns), expected)
 
 
-def test_addressing_without_location_is_content_addressing():
+def test_content_alone():
     previous = draw(2, 1, 7, seed=4).softmax(dim=-1)
     expected = address(QUERY[:, :1], KEYS, measure="cosine", strength=5.0)
     torch.testing.assert_close(locate(gates(1.0, 0), KEYS, previous), expected)
 
 
-def test_addressing_without_content_is_a_tape():
+def test_location_alone():
     got = locate(gates(0.0, +1), KEYS, ONE_HOT.expand(2, 1, 7))
     torch.testing.assert_close(got, ONE_HOT.expand(2, 1, 7).roll(1, dims=-1))
 

@@ -19,6 +19,8 @@ BODY = {  # what the extensions write -> what HTML and ARIA ask for
     'role="doc-biblioentry"': 'role="listitem"',
     r' id="(exercise|solution)-content"': "",  # one id for all of them
 }
+# A long signature is written as a list of definitions without terms, one line a parameter.
+SIGNATURE = r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>'
 # What scrolls by itself has to be reached by keyboard; on narrow screens that is almost anything.
 REACH = """
 addEventListener("load", async () => {
@@ -44,6 +46,12 @@ def mend_page(app: Sphinx, page: str, template: str, context: dict[str, Any], do
         context["script_files"] = [s for s in context["script_files"] if not _is_thebe(s)]
     for written, right in BODY.items():
         context["body"] = re.sub(written, right, context.get("body") or "")
+    context["body"] = re.sub(SIGNATURE, _signature, context["body"])
+
+
+def _signature(found: re.Match[str]) -> str:
+    lines = found[1].replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
+    return f'<span class="sig-lines">{lines}</span>'
 
 
 def _is_thebe(script: Any) -> bool:

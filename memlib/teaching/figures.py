@@ -114,7 +114,8 @@ def heat(
         _cells(ax, level < 0, SECOND, 1.0, 0.08, edge=0.8)
     if values:
         for (i, j), value in np.ndenumerate(array):
-            ax.text(j, i, f"{value:.2g}", ha="center", va="center_baseline", color=INK, size=9)
+            number = f"{value:.2g}".replace("-", "−")
+            ax.text(j, i, number, ha="center", va="center_baseline", color=INK, size=9)
     ax.set_xlim(-0.5, array.shape[1] - 0.5)
     ax.set_ylim(array.shape[0] - 0.5, -0.5)
     ax.set_aspect("equal" if square else "auto")

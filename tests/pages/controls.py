@@ -100,11 +100,14 @@ def _step(page: Page, player: Locator) -> str:
     return "" if shown == 1 else f"{shown} frames are seen at once"
 
 
-def unfold(one: checks.Visit) -> None:
-    """Opens every folded part: set-up cells, explanations, solutions."""
-    one.page.evaluate(
-        """() => { document.querySelectorAll('details').forEach(part => part.open = true);
-        document.querySelectorAll('.toggle-button, .toggle').forEach(part => {
-            if (part.classList.contains('toggle-hidden')) part.click() }) }"""
+def unfold(one: checks.Visit) -> bool:
+    """Opens every folded part (set-up cells, explanations, solutions), if there is one."""
+    count: int = one.page.evaluate(
+        """() => { const parts = [...document.querySelectorAll('article details')];
+        parts.forEach(part => part.open = true);
+        const folds = [...document.querySelectorAll('button.toggle-hidden')];
+        folds.forEach(button => button.click());
+        return parts.length + folds.length }"""
     )
     one.page.wait_for_timeout(100)
+    return count > 0

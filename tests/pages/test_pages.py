@@ -31,8 +31,8 @@ def test_page(browser: Browser, book: str, path: str, size: str, scheme: str) ->
         assert not checks.faults(one) + checks.weight(one)
         if path in CHAPTERS:
             assert not controls.quizzes(one) + controls.players(one)
-            controls.unfold(one)
-            assert not checks.faults(one)
+            if controls.unfold(one):
+                assert not checks.faults(one)
 
 
 @pytest.mark.parametrize("path", CHAPTERS)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from memlib.teaching.exercises import Verdict, check, compare, exercise
 
-Array = npt.NDArray[np.float64]
+Array = npt.NDArray[Any]
 
 
 @exercise
@@ -55,7 +55,7 @@ def overlap(answer: Callable[..., Any]) -> Verdict:
             "you did not divide by the width M: the overlap lies between -1 and 1": (
                 lambda state, patterns: patterns @ state
             ),
-            "you counted the share of signs that agree; an overlap of 0 means that half of them do": (
+            "you counted the share of signs that agree; if half of them do, the overlap is 0": (
                 lambda state, patterns: (patterns == state).mean(axis=1)
             ),
             "you divided by the number of patterns N, not by the width M": (
@@ -153,7 +153,7 @@ def top_k_update(answer: Callable[..., Any]) -> Verdict:
         _top_k_update,
         cases,
         mistakes={
-            "the weights of the k chosen patterns do not sum to 1: take the softmax after choosing": (
+            "the weights of the k chosen do not sum to 1: take the softmax after choosing": (
                 _top_k_of_all
             ),
             "you took the k least similar patterns": (
@@ -162,7 +162,7 @@ def top_k_update(answer: Callable[..., Any]) -> Verdict:
             "you averaged the k chosen patterns evenly; the softmax of strength β weighs them": (
                 lambda q, x, b, k: x[np.argsort(x @ q)[-k:]].mean(axis=0)
             ),
-            "you gave the others the score 0; e⁰ is 1, so they still share: their score is -infinity": (
+            "you gave the others the score 0; e⁰ is 1, so they still share: give -infinity": (
                 _top_k_zeros
             ),
             "all patterns share the weight: k had no effect": lambda q, x, b, k: _blend(q, x, b),

@@ -1,0 +1,300 @@
+"""The frame: contents, configuration, references, pins and the address fit together."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import address
+import build
+import guard
+import limits
+import pytest
+import setup_cell
+import twice
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = setup_cell.ROOT
+BOOK = ROOT / "book"
+CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+TEXT = {
+    path: path.read_text(encoding="utf-8") for path in [*BOOK.glob("*.ipynb"), *BOOK.glob("*.md")]
+}
+
+
+def tracked() -> list[Path]:
+    command = ["git", "ls-files", "-co", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return [ROOT / name for name in names.splitlines() if (ROOT / name).is_file()]
+
+
+def test_contents_list_every_page_once() -> None:
+    listed = [TOC["root"], *(c["file"] for part in TOC["parts"] for c in part["chapters"])]
+    written = sorted(f"book/{path.stem}" for path in TEXT)
+    assert sorted(listed) == written
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    import memlib
+
+    page = (BOOK / "api.md").read_text()
+    names = [name for name in memlib.__all__ if not name.startswith("__")]
+    missing = [name for name in names if not re.search(rf":: (memlib\.)?{name}\b", page)]
+    assert not missing
+
+
+def entries() -> dict[str, str]:
+    text = (BOOK / "references.bib").read_text()
+    return dict(re.findall(r"^@\w+\{([^,]+),\n(.*?)^\}", text, flags=re.M | re.S))
+
+
+def test_every_citation_has_its_entry_and_every_entry_its_citation() -> None:
+    cited = {
+        key.strip()
+        for text in TEXT.values()
+        for keys in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text)
+        for key in keys.split(",")
+    }
+    assert cited <= set(entries())
+    assert "{bibliography}" in (BOOK / "references.md").read_text()
+
+
+@pytest.mark.parametrize("key", entries())
+def test_entry_can_be_found(key: str) -> None:
+    assert re.search(r"^\s*(doi|eprint|url)\s*=", entries()[key], flags=re.M), key
+
+
+def test_configuration() -> None:
+    sphinx = CONFIG["sphinx"]["config"]
+    assert CONFIG["execute"]["execute_notebooks"] == "off"  # tools/build.py executes
+    assert CONFIG["sphinx"]["recursive_update"] is True
+    assert ".venv/**" in CONFIG["exclude_patterns"]
+    assert CONFIG["launch_buttons"]["thebe"] is False
+    assert sphinx["html_context"]["default_mode"] == "auto"
+    assert (ROOT / CONFIG["html"]["favicon"]).exists()
+    assert (ROOT / CONFIG["logo"]).exists()
+    assert all((BOOK / "_static" / name).exists() for name in sphinx["html_css_files"])
+    assert not list((BOOK / "_static").rglob("*.js")), "they would load on every page"
+
+
+def test_nothing_of_ours_is_excused_from_nitpicking() -> None:
+    for _, pattern in CONFIG["sphinx"]["config"]["nitpick_ignore_regex"]:
+        assert not re.fullmatch(pattern, "memlib.attend")
+        assert not re.fullmatch(pattern, "attend")
+
+
+# ---- The lock ----
+
+LOCK = [
+    line
+    for line in (ROOT / "requirements.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+]
+
+
+def test_every_pin_is_exact_and_public() -> None:
+    assert [line for line in LOCK if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
+    names = [canonicalize_name(line.split("==")[0]) for line in LOCK]
+    assert len(set(names)) == len(names)
+
+
+def test_the_lock_satisfies_every_range() -> None:
+    pins = {canonicalize_name(n): v for n, v in (line.split("==") for line in LOCK)}
+    extras = PROJECT["optional-dependencies"].values()
+    ranges = [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]
+    system = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    for requirement in map(Requirement, [*ranges, *system]):
+        pin = pins[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(pin), f"{requirement} against {pin}"
+
+
+def test_the_library_needs_torch_and_numpy_alone() -> None:
+    assert {Requirement(line).name for line in PROJECT["dependencies"]} == {"torch", "numpy"}
+    assert not [line for line in PROJECT["dependencies"] if "==" in line]
+
+
+# ---- The address ----
+
+URL = "https://github.com/an-owner/a-book"
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the files that hold the address."""
+    for name in ("pyproject.toml", "_config.yml", "CITATION.cff"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "book").mkdir()
+    for path in BOOK.glob("*.ipynb"):
+        shutil.copy(path, tmp_path / "book")
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_address_is_written_everywhere_and_twice_is_once(copy: Path) -> None:
+    address.write(URL, copy)
+    once = contents(copy)
+    assert all(URL in text for text in once.values())
+    config = yaml.safe_load(once["_config.yml"])
+    assert config["repository"]["url"] == URL
+    assert config["html"]["use_repository_button"] is True
+    assert config["launch_buttons"]["colab_url"]
+    assert yaml.safe_load(once["CITATION.cff"])["repository-code"] == URL
+    assert setup_cell.repository(copy) == URL
+    address.write(URL, copy)
+    assert contents(copy) == once
+
+
+def test_address_can_be_taken_back(copy: Path) -> None:
+    address.write("", copy)
+    before = contents(copy)
+    address.write(URL, copy)
+    address.write("", copy)
+    assert contents(copy) == before
+    config = yaml.safe_load(before["_config.yml"])
+    buttons = ("use_repository_button", "use_issues_button", "use_edit_page_button")
+    assert not any(config["html"][button] for button in buttons)
+    assert not config["launch_buttons"]["colab_url"]
+
+
+def test_address_is_the_same_everywhere() -> None:
+    url = setup_cell.repository()
+    assert CONFIG["repository"]["url"] == url
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text()).get("repository-code", "") == url
+
+
+@pytest.mark.parametrize("url", ["github.com/a/b", "http://github.com/a/b", "https://github.com/a"])
+def test_address_must_be_one(copy: Path, url: str) -> None:
+    with pytest.raises(ValueError, match="the address must look like"):
+        address.write(url, copy)
+
+
+def test_set_up_cell_explains_a_missing_library() -> None:
+    """Without memlib and without an address the reader is told what to do."""
+    blocked = "import sys; sys.modules['memlib'] = None\n"
+    source = blocked + setup_cell.CELL.format(repository="")
+    run = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
+    assert run.returncode
+    assert "pip install ." in run.stderr
+
+
+def test_citation_agrees_with_the_project() -> None:
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == PROJECT["version"]
+    assert f"## [{PROJECT['version']}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+# ---- The build ----
+
+
+def test_the_guard_blocks_the_outside_alone() -> None:
+    for host in (("203.0.113.1", 80), ("example.org", 443)):
+        with pytest.raises(ConnectionError, match="network off"):
+            guard.check(host)
+    guard.check(("127.0.0.1", 80))
+    guard.check("/a/local/socket")
+
+
+def test_a_notebook_over_its_limits_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = limits.Watch()
+    assert watch.fault() == ""
+    watch.seconds = limits.SECONDS + 1
+    assert "the limit is 90 s" in watch.fault()
+    watch.seconds, watch.megabytes = 0.0, limits.MEGABYTES + 1
+    assert "the limit is 2000 MB" in watch.fault()
+
+
+NOTEBOOK: dict[str, Any] = {
+    "metadata": {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
+    },
+    "nbformat": 4,
+    "nbformat_minor": 5,
+}
+
+
+def notebook(path: Path, source: str) -> Path:
+    code = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "execution_count": None}
+    path.write_text(json.dumps({**NOTEBOOK, "cells": [{**code, "source": source}]}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("source", "limit", "message"),
+    [
+        ("import time; time.sleep(60)", {"NOTEBOOK_SECONDS": "4"}, "the limit is 4 s"),
+        ("a = b'x' * 400_000_000", {"NOTEBOOK_MEGABYTES": "200"}, "the limit is 200 MB"),
+        ("import socket; socket.create_connection(('203.0.113.1', 80), 2)", {}, "network off"),
+    ],
+    ids=["slow", "large", "online"],
+)
+def test_execution_stops_a_bad_notebook(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    source: str,
+    limit: dict[str, str],
+    message: str,
+) -> None:
+    for name, value in limit.items():
+        monkeypatch.setenv(name, value)
+    bad = notebook(tmp_path / "bad.ipynb", source)
+    book = build.Book(tmp_path / "work", tmp_path / "html")
+    assert book._nbmake([bad]) != 0
+    assert message in capfd.readouterr().out
+    assert not bad.with_suffix(".cost.json").exists(), "no green stamp"
+
+
+def test_key_of_a_notebook_changes_with_what_it_rests_on(tmp_path: Path) -> None:
+    (tmp_path / "memlib").mkdir()
+    (tmp_path / "memlib/a.py").write_text("1")
+    one = build.digest([tmp_path / "memlib"], tmp_path)
+    assert build.digest([tmp_path / "memlib"], tmp_path) == one
+    (tmp_path / "memlib/a.py").write_text("2")
+    assert build.digest([tmp_path / "memlib"], tmp_path) != one
+    assert {"memlib", "results", "book/quizzes", "requirements.txt"} == set(build.SHARED)
+
+
+@pytest.mark.timeout(600)
+def test_two_builds_give_the_same_page(tmp_path: Path) -> None:
+    """One cheap chapter here; `make twice` compares the whole book."""
+    assert twice.compare(tmp_path, "one", "intro") == []
+
+
+def test_comparison_catches_a_difference(tmp_path: Path) -> None:
+    for name, text in (("one", "a"), ("two", "b")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "page.html").write_text(text)
+    (tmp_path / "two" / "more.html").write_text("")
+    found = twice.differences(tmp_path / "one", tmp_path / "two")
+    assert found == ["more.html", "page.html"]
+
+
+# ---- What is handed out ----
+
+
+def test_readme_example_runs() -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_no_machine_is_named_in_the_repository() -> None:
+    words = ["/work" + "/", "/root" + "/", "/opt" + "/", "pypi" + ".org", "registry.npm" + "js"]
+    for path in tracked():
+        if path.suffix in {".png", ".pt", ".npz", ".safetensors"}:
+            continue
+        text = path.read_text(encoding="utf-8", errors="ignore")
+        assert not [word for word in words if word in text], path.relative_to(ROOT)
