@@ -267,6 +267,7 @@ class Head(nn.Module):
         checks.shape("x", x, "(B, D)", D=self.linear.in_features)
         checks.alike(**{"the head": self.linear.weight, "x": x})
         raw = self.linear(x).unflatten(-1, (self.heads, -1))  # (B, H, M + S + 3)
+        checks.finite(raw, x=x)
         key, move, strength, gate, sharpening = raw.split((self.width, self.shifts, 1, 1, 1), -1)
         return Gates(
             key=key.tanh(),  # k

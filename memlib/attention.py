@@ -325,15 +325,19 @@ def _address(
     mask: Tensor | None = None,
     top_k: int | None = None,
 ) -> Tensor:
-    query, keys = _as_dot_product(query, keys, measure, strength)
+    # top_k ranks by similarity alone, so that it keeps its meaning at strength 0
+    folded = strength if top_k is None else 1.0
+    query, keys = _as_dot_product(query, keys, measure, folded)
     scores = query @ keys.mT  # (..., L, N)
+    lowest = torch.finfo(scores.dtype).min
     if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        scores = scores.masked_fill(~mask, lowest)
     if top_k is not None:
         kept = torch.zeros_like(scores, dtype=torch.bool)
         kept = kept.scatter(-1, scores.topk(top_k, dim=-1).indices, True)
         mask = kept if mask is None else kept & mask
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        scores = scores * (strength.unsqueeze(-1) if isinstance(strength, Tensor) else strength)
+        scores = scores.masked_fill(~mask, lowest)
     weights = scores.softmax(dim=-1)
     # A row with nothing to read came out uniform rather than NaN; now it becomes 0.
     return weights if mask is None else weights.masked_fill(~mask, 0)

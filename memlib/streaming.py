@@ -60,8 +60,10 @@ def _widen_and_attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor 
         # the CPU kernel wants one width; with two, SDPA would build the scores
         query, keys = (F.pad(x, (0, max(extra, 0))) for x in (query, keys))
         values = F.pad(values, (0, max(-extra, 0)))
-    # the kernels walk along the last dimension; where it has strides, SDPA would build the scores
-    query, keys, values = (x if x.stride(-1) == 1 else x.contiguous() for x in (query, keys, values))
+    # the kernel walks along the last dimension; where that has strides, SDPA would build the scores
+    query, keys, values = (
+        x if x.stride(-1) == 1 else x.contiguous() for x in (query, keys, values)
+    )
     if mask is None and (parts := _parts(query, keys)) > 1:
         split: Tensor = _Split.apply(query, keys, values, parts)  # type: ignore[no-untyped-call]
         return split

@@ -76,7 +76,7 @@ def write(
     memory: ArrayLike, weights: ArrayLike, add: ArrayLike, erase: ArrayLike | None = None
 ) -> Array:
     """Graves et al. 2014, eq. 3 and 4: every head erases, then every head adds."""
-    result = np.array(memory, float)
+    result = np.asarray(memory, float).copy()
     w, a = np.asarray(weights, float), np.asarray(add, float)
     e = np.zeros_like(a) if erase is None else np.asarray(erase, float)
     for h in range(len(w)):

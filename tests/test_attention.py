@@ -54,16 +54,12 @@ def test_address_read_and_attend_are_their_formulas(qkv, measure, mask, top_k):
     loops = {**options, "mask": True if mask is None else mask}
     weights = reference.address(query, keys, **loops)
     value = reference.read(weights, values)
-    if top_k is None or top_k == 6:  # with strength 0 all scores tie, and any k of them will do
-        rows = slice(0, 3)
-    else:
-        rows = slice(1, 3)
-    close(address(query, keys, **options)[rows], weights[rows])
+    close(address(query, keys, **options), weights)
     close(read(torch.as_tensor(weights), values), value)
-    close(attend(query, keys, values, **options)[rows], value[rows])
+    close(attend(query, keys, values, **options), value)
     both = attend(query, keys, values, **options, need_weights=True)
-    close(both[0][rows], value[rows])
-    close(both[1][rows], weights[rows])
+    close(both[0], value)
+    close(both[1], weights)
 
 
 @pytest.mark.parametrize("measure", MEASURES)

@@ -1,5 +1,6 @@
-"""The lines of "Same formula, other name" on the page *Map of memories*, one test a line."""
+"""The reference pages: each line of "Same formula, other name", and the names in the API."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import memlib
 from memlib import (
     ClassicalHopfield,
     Gates,
@@ -19,7 +21,7 @@ from memlib import (
     write,
 )
 
-PAGE = Path(__file__).parents[1] / "book" / "map.md"
+BOOK = Path(__file__).parents[1] / "book"
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -116,7 +118,30 @@ def test_location_alone():
 
 
 def test_the_page_names_every_test_here_and_no_other():
-    named = re.findall(r"`(test_\w+)`", PAGE.read_text(encoding="utf-8"))
+    named = re.findall(r"`(test_\w+)`", (BOOK / "map.md").read_text(encoding="utf-8"))
     here = {name for name in globals() if name.startswith("test_") and "page" not in name}
     assert len(named) == len(set(named))
     assert set(named) == here
+
+
+def test_the_api_page_lists_every_public_name():
+    text = (BOOK / "api.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\.\. (?:auto\w+|py:data):: (\w+)", text, re.MULTILINE)
+    assert set(memlib.__all__) - {"programs"} <= set(listed)
+    public = {
+        name
+        for name, value in vars(memlib.programs).items()
+        if getattr(value, "__module__", "") == "memlib.programs" and not name.startswith("_")
+    }
+    assert public <= set(listed)
+
+
+def test_the_api_page_writes_overloaded_signatures_as_they_are():
+    text = (BOOK / "api.md").read_text(encoding="utf-8")
+    written = re.findall(r":: (\w+)\((.+)\)$", text, re.MULTILINE)
+    assert [name for name, _ in written] == ["attend", "read"]
+    for function, (_, arguments) in zip((attend, KeyValueMemory.read), written, strict=True):
+        parameters = inspect.signature(function).parameters.values()
+        bare = [p.replace(annotation=inspect.Parameter.empty) for p in parameters]
+        bare = [p for p in bare if p.name != "self"]
+        assert str(inspect.Signature(bare)) == f"({arguments})"

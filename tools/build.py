@@ -119,11 +119,11 @@ class Book:
             return
         self.stamp.unlink(missing_ok=True)
         shutil.rmtree(self.work / "_build", ignore_errors=True)
-        shutil.rmtree(self.out, ignore_errors=True)
         strict = [] if self.only else ["-n", "-W", "--keep-going"]
         command = [str(JUPYTER_BOOK), "build", ".", "--path-output", ".."]
         settings = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
         done = subprocess.run([*command, *strict], cwd=self.source, env=os.environ | settings)
+        shutil.rmtree(self.out, ignore_errors=True)  # the old pages, seen until now
         if done.returncode:
             sys.exit(done.returncode)
         self.out.parent.mkdir(parents=True, exist_ok=True)

@@ -94,7 +94,7 @@ PLANTED = {
     "silent quiz": (controls.quizzes, QUIZ.format(""), "not announced"),
     "quiz that cannot be chosen": (
         controls.quizzes,
-        QUIZ.format("").replace("radio", "button"),
+        QUIZ.format("").replace("<input", "<input onclick='return false'"),
         "chosen",
     ),
     "quiz with a wrong verdict": (
