@@ -133,7 +133,8 @@ def linked_list_program(start: Tensor, length: int) -> Program:
     """Follow `length` links from the node whose code is `start`, (C,).
 
     A node is one slot, [own code (C) | code of the next node (C) | payload]: what was read says
-    where to look next.
+    where to look next. The cosine is taken over the whole slot, so payloads should be of equal
+    length: a slot with little in it can win on a part of a code.
     """
     checks.tensor("start", start)
     checks.shape("start", start, "(C,)")

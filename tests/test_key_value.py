@@ -175,3 +175,14 @@ def test_state_follows_the_module():
     assert KeyValueMemory(3, 2, device="meta").initial_state().written.is_meta
     assert not memory.state_dict()
     assert "slots=3, width=2, value_width=2" in repr(memory)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_refuse_keeps_what_a_full_row_has_where_values_are_not_looked_at():
+    memory = KeyValueMemory(2, 1, when_full="refuse")
+    old, new = torch.tensor([[[1.0], [2.0]]]), torch.tensor([[[3.0]]])
+    state = memory.write(old, old, memory.initial_state())
+    kept = torch.vmap(lambda *s: memory.write(new, new, type(state)(*s)).keys)(
+        *(x.unsqueeze(0) for x in state)
+    )
+    assert torch.equal(kept[0], old)
