@@ -74,8 +74,8 @@ def _parts(query: Tensor, keys: Tensor) -> int:
     """How many parts of the slots keep every core busy."""
     if query.device.type != "cpu" or torch.compiler.is_compiling() or _forward is None:
         return 1
-    if torch._C._are_functorch_transforms_active():  # which _Split has no rules for
-        return 1
+    if torch._C._are_functorch_transforms_active() or torch.is_autocast_enabled("cpu"):
+        return 1  # _Split has no rules for these
     if keys.shape[-2] < SLOTS_WORTH_SPLITTING:
         return 1
     tasks = query.shape[:-2].numel() * math.ceil(query.shape[-2] / QUERY_BLOCK)

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import checks
 import controls
+import picture
 import pytest
 from checks import HTML
 from playwright.sync_api import Browser
@@ -40,6 +41,12 @@ def test_page_from_disk(browser: Browser, path: str) -> None:
     with checks.visit(browser, "file://" + quote(str(HTML)), path) as one:
         found = checks.faults(one, (checks.requests, checks.errors, checks.math))
         assert not found + controls.quizzes(one) + controls.players(one)
+
+
+def test_readme_shows_the_picture_of_the_introduction() -> None:
+    drawn = picture.source().replace("\n", "")
+    stored = picture.PICTURE.read_text().replace("\n", "")
+    assert stored == drawn, "run `python tools/picture.py`"
 
 
 def test_search_finds_a_word(browser: Browser, book: str) -> None:
