@@ -13,7 +13,6 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"matplotlib", "IPython", "sklearn", "faiss", "tqdm", "pandas", "jupyterquiz", "scipy"}
-ALLOWED = 0.3  # seconds on top of torch
 
 
 @pytest.fixture(scope="module")
@@ -66,19 +65,13 @@ def test_wheel_imports_in_an_empty_environment(wheel: Path, tmp_path: Path) -> N
     assert run.stdout.startswith(str(tmp_path))
 
 
-def test_import_is_fast_and_brings_nothing_heavy() -> None:
+def test_import_brings_nothing_heavy() -> None:
+    """How long it takes is measured by ``python -m benchmarks import_time``."""
     code = (
-        "import time, torch, numpy, sys; start = time.perf_counter(); before = set(sys.modules);"
-        "import memlib; took = time.perf_counter() - start;"
-        "print(took, *sorted({m.partition('.')[0] for m in set(sys.modules) - before}))"
+        "import torch, numpy, sys; before = set(sys.modules); import memlib;"
+        "print(*sorted({m.partition('.')[0] for m in set(sys.modules) - before}))"
     )
-    seconds, modules = [], set()
-    for _ in range(3):
-        run = subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True, text=True
-        )
-        took, *names = run.stdout.split()
-        seconds.append(float(took))
-        modules |= set(names)
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    modules = set(run.stdout.split())
+    assert "memlib" in modules
     assert not modules & HEAVY
-    assert min(seconds) < ALLOWED

@@ -14,14 +14,21 @@ from checks import HTML
 from playwright.sync_api import Browser
 
 PAGES = sorted(page.relative_to(HTML).as_posix() for page in HTML.rglob("*.html"))
-PAGES = [page for page in PAGES if not page.startswith("_static/")]
+PAGES = [page for page in PAGES if page != "index.html" and not page.startswith("_static/")]
 CHAPTERS = [page for page in PAGES if page.startswith("book/")]
 VIEWS = [(size, scheme) for size in checks.SIZES for scheme in ("light", "dark")]
 
 
 def test_the_book_is_built() -> None:
-    assert {"index.html", "search.html", "genindex.html"} <= set(PAGES), "run `make book` first"
+    assert {"search.html", "genindex.html"} <= set(PAGES), "run `make book` first"
     assert len(CHAPTERS) >= 10
+
+
+def test_front_page_leads_into_the_book(browser: Browser, book: str) -> None:
+    page = browser.new_page()
+    page.goto(f"{book}/index.html", wait_until="commit")
+    page.wait_for_url("**/book/intro.html")
+    page.close()
 
 
 @pytest.mark.parametrize(("size", "scheme"), VIEWS)
