@@ -67,11 +67,18 @@ def leading(**tensors: tuple[Tensor | None, int]) -> torch.Size:
     """
     shapes = {n: t.shape[: t.ndim - k] for n, (t, k) in tensors.items() if t is not None}
     try:
-        return torch.Size(torch.broadcast_shapes(*shapes.values()))
+        return broadcast(*shapes.values())
     except RuntimeError:
         got = ", ".join(f"{n} {tuple(s)}" for n, s in shapes.items())
         names = ", ".join(shapes)
         raise ValueError(f"leading dimensions of {names} must broadcast; got {got}") from None
+
+
+def broadcast(*shapes: torch.Size) -> torch.Size:
+    """Return the shape that `shapes` broadcast to; quick where they are equal."""
+    if all(shape == shapes[0] for shape in shapes[1:]):
+        return shapes[0]
+    return torch.Size(torch.broadcast_shapes(*shapes))
 
 
 def mask(value: object, scores: Sequence[int], device: torch.device) -> None:
@@ -147,7 +154,10 @@ def within(name: str, value: Tensor, low: float, high: float = math.inf) -> None
 
 def has_nan(value: Tensor) -> bool:
     """Whether an eager tensor holds NaN; False while compiling, on meta or under vmap."""
-    return not torch.compiler.is_compiling() and anywhere(value.isnan())
+    if torch.compiler.is_compiling():
+        return False
+    # NaN survives a sum, the cheaper pass; so does the difference of two infinities
+    return anywhere(value.sum().isnan()) and anywhere(value.isnan())
 
 
 def anywhere(condition: Tensor) -> bool:

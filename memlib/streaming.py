@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from memlib import checks
+
 QUERY_BLOCK = 32  # queries that one task of PyTorch's CPU kernel handles
 SLOTS_WORTH_SPLITTING = 8192  # below this the second core costs more than it gives
 
@@ -26,7 +28,7 @@ _backward: Any = getattr(torch.ops.aten, _KERNEL + "_backward", None)
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
     """(..., L, M), (..., N, M), (..., N, V) -> (..., L, V); arguments are trusted."""
-    lead = torch.broadcast_shapes(query.shape[:-2], keys.shape[:-2], values.shape[:-2])
+    lead = checks.broadcast(query.shape[:-2], keys.shape[:-2], values.shape[:-2])
     shape = (*lead, query.shape[-2], values.shape[-1])
     if 0 in (*shape, keys.shape[-2]):
         return (query @ keys.mT).softmax(dim=-1) @ values
@@ -34,7 +36,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = No
     if _is_shared(keys, values, mask):  # one memory read by many is one read of many queries
         query = query.reshape(-1, query.shape[-1])
         keys, values = keys.flatten(0, -2), values.flatten(0, -2)
-        mask, lead = None if mask is None else mask.flatten(), ()
+        mask, lead = None if mask is None else mask.flatten(), torch.Size()
     # SDPA is at its best in four dimensions
     query, keys, values = (_four_dimensional(x, lead) for x in (query, keys, values))
     if mask is not None:
