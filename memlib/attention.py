@@ -275,10 +275,11 @@ def attend(
     keys, values = _hide(mask, keys, values)
     options = (top_k, need_weights)
     value, weights = _attend(query, keys, values, measure, strength, mask, *options)
-    if mask is not None and checks.has_nan(value):
-        # A slot may be readable for one query and hold NaN that another must not see.
-        value, weights = _attend_one_by_one(query, keys, values, measure, strength, mask, *options)
-    checks.finite(value, query=query, keys=keys, values=values, strength=strength)
+    if checks.has_nan(value):
+        if mask is not None:  # a slot readable for one query may hold NaN for another not to see
+            again = (query, keys, values, measure, strength, mask, *options)
+            value, weights = _attend_one_by_one(*again)
+        checks.finite(value, query=query, keys=keys, values=values, strength=strength)
     return value if weights is None else (value, weights)
 
 
