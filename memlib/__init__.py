@@ -11,6 +11,7 @@ from memlib.attention import MEASURES, address, attend, read, similarity, write
 from memlib.content import ClassicalHopfield, Hopfield
 from memlib.device import default_device
 from memlib.key_value import KeyValueMemory, KeyValueState
+from memlib.ntm import NTM, NTMCell, NTMState
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,9 @@ __all__ = [
     "Hopfield",
     "KeyValueMemory",
     "KeyValueState",
+    "NTM",
+    "NTMCell",
+    "NTMState",
     "address",
     "attend",
     "default_device",

@@ -268,14 +268,7 @@ class Head(nn.Module):
         checks.alike(**{"the head": self.linear.weight, "x": x})
         raw = self.linear(x).unflatten(-1, (self.heads, -1))  # (B, H, M + S + 3)
         checks.finite(raw, x=x)
-        key, move, strength, gate, sharpening = raw.split((self.width, self.shifts, 1, 1, 1), -1)
-        return Gates(
-            key=key.tanh(),  # k
-            strength=F.softplus(strength[..., 0]),  # β
-            gate=gate[..., 0].sigmoid(),  # g
-            shift=move.softmax(dim=-1),  # s
-            sharpening=1 + F.softplus(sharpening[..., 0]),  # γ
-        )
+        return _gates(raw, self.width)
 
     def forward(self, x: Tensor, memory: Tensor, previous: Tensor) -> Tensor:
         """Return weights (B, H, N).
@@ -299,6 +292,20 @@ class Head(nn.Module):
 # The formulas, each in one place. They trust their arguments.
 
 
+def _gates(raw: Tensor, width: int) -> Gates:
+    """Squash raw numbers (B, H, M + S + 3) into the ranges of the gates."""
+    shifts = raw.shape[-1] - width - 3
+    key, move, gate, powers = raw.split((width, shifts, 1, 2), dim=-1)
+    strength, sharpening = F.softplus(powers).unbind(dim=-1)
+    return Gates(
+        key=key.tanh(),  # k
+        strength=strength,  # β
+        gate=gate[..., 0].sigmoid(),  # g
+        shift=move.softmax(dim=-1),  # s
+        sharpening=1 + sharpening,  # γ
+    )
+
+
 def _locate(gates: Gates, memory: Tensor, previous: Tensor) -> Tensor:
     content = _address(gates.key, memory, "cosine", gates.strength)  # eq. 5
     weights = _interpolate(content, previous, gates.gate)  # eq. 7
@@ -307,25 +314,23 @@ def _locate(gates: Gates, memory: Tensor, previous: Tensor) -> Tensor:
 
 def _interpolate(content: Tensor, previous: Tensor, gate: float | Tensor) -> Tensor:
     gate = _for_slots(gate)
+    if isinstance(gate, Tensor):
+        return torch.addcmul((1 - gate) * previous, gate, content)
     return gate * content + (1 - gate) * previous
 
 
 def _shift(weights: Tensor, shift: Tensor) -> Tensor:
-    slots, reach = weights.shape[-1], shift.shape[-1] // 2
-    circle = torch.cat((weights[..., slots - reach :], weights, weights[..., :reach]), dim=-1)
-    moved = [
-        shift[..., i : i + 1] * circle[..., 2 * reach - i : 2 * reach - i + slots]
-        for i in range(shift.shape[-1])
-    ]
-    return torch.stack(moved).sum(dim=0) if len(moved) > 1 else moved[0]
+    reach = shift.shape[-1] // 2
+    steps = range(-reach, reach + 1)
+    moved = torch.stack([weights.roll(j, -1) if j else weights for j in steps], dim=-2)
+    return (shift.unsqueeze(-1) * moved).sum(dim=-2)  # (..., S, N) summed over S
 
 
 def _sharpen(weights: Tensor, sharpening: float | Tensor) -> Tensor:
-    tiny = torch.finfo(weights.dtype).tiny
-    # the result does not depend on the scale, so neither does its gradient
-    scale = weights.detach().amax(dim=-1, keepdim=True).clamp_min(tiny)
-    powers = (weights / scale).pow(_for_slots(sharpening))
-    return powers / powers.sum(dim=-1, keepdim=True).clamp_min(tiny)
+    # w^γ / Σ w^γ = softmax(γ log w), which has nothing to divide and a cheap gradient
+    empty, number = weights == 0, torch.finfo(weights.dtype)
+    logs = weights.masked_fill(empty, number.tiny * number.eps).log()
+    return (_for_slots(sharpening) * logs).softmax(dim=-1).masked_fill(empty, 0)
 
 
 def _for_slots(gate: float | Tensor) -> float | Tensor:

@@ -287,11 +287,19 @@ def attend(
 
 
 def _similarity(query: Tensor, keys: Tensor, measure: str) -> Tensor:
-    query, keys = _as_dot_product(query, keys, measure, 1.0)
-    scores = query @ keys.mT
+    scores = _scores(query, keys, measure)
     if measure == "negative_squared_distance":
-        scores = (scores - 0.25 * query[..., :-1].square().sum(-1, True)).clamp(max=0)
+        scores = (scores - query.square().sum(-1, True)).clamp(max=0)
     return scores
+
+
+def _scores(query: Tensor, keys: Tensor, measure: str, strength: float | Tensor = 1.0) -> Tensor:
+    """Return strength * similarity, up to a constant a query."""
+    if measure == "cosine":  # dividing the scores spares a copy of the keys
+        query, _ = _as_dot_product(_unit(query), keys, "dot", strength)
+        return query @ keys.mT / _norm(keys).mT
+    query, keys = _as_dot_product(query, keys, measure, strength)
+    return query @ keys.mT
 
 
 def _as_dot_product(
@@ -314,8 +322,12 @@ def _as_dot_product(
 
 
 def _unit(x: Tensor) -> Tensor:
+    return x / _norm(x)
+
+
+def _norm(x: Tensor) -> Tensor:
     norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return x / norm.clamp_min(torch.finfo(x.dtype).eps)
+    return norm.clamp_min(torch.finfo(x.dtype).eps)
 
 
 def _address(
@@ -328,8 +340,7 @@ def _address(
 ) -> Tensor:
     # top_k ranks by similarity alone, so that it keeps its meaning at strength 0
     folded = strength if top_k is None else 1.0
-    query, keys = _as_dot_product(query, keys, measure, folded)
-    scores = query @ keys.mT  # (..., L, N)
+    scores = _scores(query, keys, measure, folded)  # (..., L, N)
     lowest = torch.finfo(scores.dtype).min
     if mask is not None:
         scores = scores.masked_fill(~mask, lowest)
@@ -349,9 +360,11 @@ def _read(weights: Tensor, values: Tensor) -> Tensor:
 
 
 def _write(memory: Tensor, weights: Tensor, add: Tensor, erase: Tensor | None = None) -> Tensor:
-    if erase is not None:
+    if erase is not None and weights.shape[-2] == 1:  # the outer product is a matmul
+        memory = torch.addcmul(memory, memory, weights.mT @ erase, value=-1)
+    elif erase is not None:
         kept = 1 - weights.unsqueeze(-1) * erase.unsqueeze(-2)  # (..., H, N, M)
-        memory = memory * (kept.select(-3, 0) if kept.shape[-3] == 1 else kept.prod(dim=-3))
+        memory = memory * kept.prod(dim=-3)
     return memory + weights.mT @ add  # eq. 4; the H heads meet in the matmul
 
 

@@ -165,7 +165,7 @@ def anywhere(condition: Tensor) -> bool:
     if torch.compiler.is_compiling() or condition.is_meta:
         return False
     try:
-        return bool(condition.any())
+        return bool(condition.any() if condition.ndim else condition)
     except RuntimeError:  # vmap forbids looking at values
         return False
 
