@@ -314,8 +314,8 @@ def _locate(gates: Gates, memory: Tensor, previous: Tensor) -> Tensor:
 
 def _interpolate(content: Tensor, previous: Tensor, gate: float | Tensor) -> Tensor:
     gate = _for_slots(gate)
-    if isinstance(gate, Tensor):
-        return torch.addcmul((1 - gate) * previous, gate, content)
+    if isinstance(gate, Tensor) and gate.dtype == content.dtype == previous.dtype:
+        return torch.lerp(previous, content, gate)  # the same in one operation; not in autocast
     return gate * content + (1 - gate) * previous
 
 

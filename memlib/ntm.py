@@ -384,6 +384,8 @@ def _sizes(controller: nn.Module, seen: int, like: Tensor) -> tuple[int, int, in
     """Return the sizes of a controller's output, hidden state and cell."""
     if not isinstance(controller, nn.Module):
         raise TypeError(f"controller must be a torch.nn.Module; got {type(controller).__name__}")
+    for parameter in controller.parameters():
+        checks.alike(**{"the cell": like, "controller": parameter})
     if isinstance(controller, nn.RNNCellBase):
         if controller.input_size != seen:
             raise ValueError(
@@ -408,6 +410,8 @@ def _going(lengths: Tensor, x: Tensor) -> Tensor:
         got = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
         raise TypeError(f"lengths must be an int64 tensor; got {got}")
     checks.shape("lengths", lengths, "(B,)", B=batch)
+    if lengths.device != x.device:
+        raise ValueError(f"lengths must be on the device of x, {x.device}; got {lengths.device}")
     checks.within("lengths", lengths, 0, steps)
     return torch.arange(steps, device=x.device) < lengths.unsqueeze(-1)
 
