@@ -20,6 +20,7 @@ from memlib import checks
 
 QUERY_BLOCK = 32  # queries that one task of PyTorch's CPU kernel handles
 SLOTS_WORTH_SPLITTING = 8192  # below this the second core costs more than it gives
+VECTOR = 16  # slots that the widest vector register (AVX-512) holds
 
 _KERNEL = "_scaled_dot_product_flash_attention_for_cpu"
 _forward: Any = getattr(torch.ops.aten, _KERNEL, None)
@@ -69,6 +70,9 @@ def _widen_and_attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor 
     if mask is None and (parts := _parts(query, keys)) > 1:
         split: Tensor = _Split.apply(query, keys, values, parts)  # type: ignore[no-untyped-call]
         return split
+    if mask is None and query.device.type == "cpu" and keys.shape[-2] < VECTOR:
+        # over less than a vector the CPU kernel takes NaN scores for -inf; with a mask it does not
+        mask = torch.ones(1, 1, 1, keys.shape[-2], dtype=torch.bool, device=query.device)
     return F.scaled_dot_product_attention(query, keys, values, mask, scale=1.0)
 
 
