@@ -48,7 +48,7 @@ address: $(STAMP)  ## make address URL=https://...: write the repository's addre
 
 lock:  ## renew requirements.txt with the newest versions that pyproject.toml allows
 	rm -rf .build/lock-env && $(PYTHON) -m venv .build/lock-env
-	.build/lock-env/bin/python -m pip install --quiet hatchling editables ".[book,store,test]"
+	.build/lock-env/bin/python -m pip install --quiet hatchling editables ".[book,experiments,store,test]"
 	$(PYTHON) tools/lock.py .build/lock-env/bin/python
 
 clean:  ## remove everything that was made, the environment apart

@@ -3,9 +3,9 @@
 import argparse
 import importlib
 
-from benchmarks import records
+from experiments import records
 
-NAMES = ("attend", "import_time")
+NAMES = ("attend", "import_time", "ntm")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)

@@ -5,7 +5,7 @@ slots, `memlib.attention` reads and writes them. What is new is the controller, 
 that sets the gates of the heads from what it sees and what it last read.
 """
 
-from typing import Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +115,7 @@ class NTMCell(nn.Module):
         )  # fmt: skip
         self.read_heads, self.write_heads, self.shifts = read_heads, write_heads, shifts
         self.kind = initial_memory
-        factory = {"device": like.device, "dtype": like.dtype}
+        factory: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
         seen = input_size + read_heads * width
         self.controller = nn.LSTMCell(seen, 100, **factory) if controller is None else controller
         size, hidden, cell = _sizes(self.controller, seen, like)
@@ -215,8 +215,8 @@ class NTMCell(nn.Module):
         sizes |= {"H": self.read_heads + self.write_heads}
         hidden = {"B": x.shape[0], "D": self.initial_hidden.numel()}
         cell = {"B": x.shape[0], "D": self.initial_cell.numel()}
-        rules = (("(B, N, M)", sizes), ("(B, R, M)", sizes), ("(B, H, N)", sizes))
-        rules += (("(B, D)", hidden), ("(B, D)", cell))
+        rules = [("(B, N, M)", sizes), ("(B, R, M)", sizes), ("(B, H, N)", sizes)]
+        rules += [("(B, D)", hidden), ("(B, D)", cell)]
         for (name, value), (rule, known) in zip(state._asdict().items(), rules, strict=True):
             checks.tensor(f"state.{name}", value)
             checks.shape(f"state.{name}", value, rule, **known)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import memlib
 from memlib import programs
 
-SIZES = {"B": 2, "L": 3, "N": 5, "M": 4, "V": 3, "H": 2, "S": 3, "T": 4, "D": 6, "1": 1}
+SIZES = {"B": 2, "L": 3, "N": 5, "M": 4, "V": 3, "H": 2, "S": 3, "T": 4, "D": 6, "1": 1, "0": 0}
 
 Tensors = dict[str, Tensor]
 
@@ -111,9 +111,35 @@ def _kv_state(keys: Tensor, values: Tensor, written: Tensor) -> memlib.KeyValueS
     return memlib.KeyValueState(keys, values, written)
 
 
+def _ntm(
+    kind: Any, controller: Callable[..., nn.Module] = nn.LSTMCell, **options: Any
+) -> Callable[..., nn.Module]:
+    """One read head, so that the controller sees D + M = 10 numbers, and gives V."""
+    options |= {"slots": 5, "width": 4}
+    return lambda **where: kind(6, 3, controller=controller(10, 3, **where), **options, **where)
+
+
+def _step(net: nn.Module, x: Tensor, **state: Tensor) -> tuple[Tensor, ...]:
+    y, after = net(x, memlib.NTMState(**state) if state else None)
+    return y, *after
+
+
+def _sequence(ntm: nn.Module, x: Tensor, lengths: Tensor, **state: Tensor) -> tuple[Tensor, ...]:
+    start = memlib.NTMState(**state)
+    y, after, weights = ntm(x, start, lengths=lengths, need_weights=True)
+    return y, *after, weights
+
+
 QKV = {"query": "B L M", "keys": "B N M", "values": "B N V"}
 STATE = {"state_keys": "B N M", "state_values": "B N V", "written": "B N"}
 QP = {"query": "B L M", "patterns": "B N M"}
+NTM_STATE = {
+    "memory": "B N M",
+    "reads": "B 1 M",
+    "weights": "B H N",
+    "hidden": "B V",
+    "cell": "B V",
+}
 GATES = {
     "key": "B H M",
     "strength": "B H",
@@ -353,6 +379,39 @@ CASES = [
         QP,
         "B L",
         module=lambda **_: memlib.ClassicalHopfield(),
+    ),
+    Case(
+        "NTMCell",
+        _step,
+        {"x": "B D"} | NTM_STATE,
+        "B V",
+        module=_ntm(memlib.NTMCell),
+        empty="B",
+    ),
+    Case(
+        "NTMCell-start",
+        _step,
+        {"x": "B D"},
+        "B V",
+        module=_ntm(memlib.NTMCell, initial_memory="learned"),
+        empty="B",
+    ),
+    Case(
+        "NTM-feed-forward",
+        _step,
+        {"x": "B H D"} | NTM_STATE | {"hidden": "B 0", "cell": "B 0"},  # of two steps
+        "B H V",
+        module=_ntm(memlib.NTM, nn.Linear),
+        constant=frozenset({"hidden", "cell"}),
+        empty="B",
+    ),
+    Case(
+        "NTM-lengths",
+        _sequence,
+        {"x": "B T D", "lengths": "B"} | NTM_STATE,
+        "B T V",
+        module=_ntm(memlib.NTM),
+        empty="B",
     ),
     Case(
         "programs.run",

@@ -4,6 +4,8 @@ Arguments are anything NumPy takes; a mask holds True where a slot may be read.
 """
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -143,3 +145,133 @@ def attend(
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf)
     return torch.softmax(scores, dim=-1) @ values
+
+
+# The Neural Turing Machine, one sequence at a time. Slots, heads and steps are Python loops; the
+# numbers are torch scalars and short vectors, so that autograd gives the gradients of the loops.
+
+Vector = Tensor
+Parameters = dict[str, Tensor]  # of the machine, by their names in its `named_parameters`
+
+
+class Machine(NamedTuple):
+    """What one sequence leaves behind."""
+
+    memory: list[Vector]  # N of (M,)
+    reads: list[Vector]  # R of (M,)
+    weights: list[list[Tensor]]  # R + W of N numbers, read heads first
+    hidden: Vector
+    cell: Vector
+
+
+def ntm_split(raw: Tensor, reads: int, writes: int, width: int, shifts: int) -> list[Parameters]:
+    """The interface's outputs for each head, before they are squashed; read heads first."""
+    result, start = [], 0
+    for _ in range(reads + writes):
+        head = {}
+        sizes = {"key": width, "shift": shifts, "gate": 1, "strength": 1, "sharpening": 1}
+        for name, size in sizes.items():
+            head[name] = raw[start : start + size]
+            start += size
+        result.append(head)
+    for name in ("erase", "add"):
+        for head in result[reads:]:
+            head[name] = raw[start : start + width]
+            start += width
+    assert start == len(raw)
+    return result
+
+
+def ntm_locate(head: Parameters, memory: list[Vector], previous: list[Tensor]) -> list[Tensor]:
+    """Graves et al. 2014, eq. 5 to 9, for one head."""
+    slots, reach = len(memory), len(head["shift"]) // 2
+    key, strength = head["key"].tanh(), (1 + head["strength"][0].exp()).log()
+    gate, sharpening = head["gate"][0].sigmoid(), 1 + (1 + head["sharpening"][0].exp()).log()
+    exps = head["shift"].exp()
+    moves = exps / exps.sum()
+    found, length = [], (key * key).sum().sqrt()
+    for slot in memory:
+        cosine = (key * slot).sum() / (length * (slot * slot).sum().sqrt())
+        found.append((strength * cosine).exp())
+    total = sum(found)
+    blend = [gate * found[n] / total + (1 - gate) * previous[n] for n in range(slots)]
+    around = range(-reach, reach + 1)
+    moved = [sum(moves[j + reach] * blend[(i - j) % slots] for j in around) for i in range(slots)]
+    powers = [w**sharpening for w in moved]
+    total = sum(powers)
+    return [power / total for power in powers]
+
+
+def ntm_controller(kind: str, p: Parameters, x: Vector, h: Vector, c: Vector) -> list[Vector]:
+    """The controller's output, and its hidden state and cell after the step."""
+    if kind == "feed-forward":
+        output = (p["controller.0.weight"] @ x + p["controller.0.bias"]).tanh()
+        return [output, h, c]
+    new = p["controller.weight_ih"] @ x + p["controller.bias_ih"]
+    old = p["controller.weight_hh"] @ h + p["controller.bias_hh"]
+    if kind == "lstm":
+        i, f, g, o = (new + old).split(len(h))
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+    else:
+        (r, z, n), (r_old, z_old, n_old) = new.split(len(h)), old.split(len(h))
+        update = (z + z_old).sigmoid()
+        h = (1 - update) * (n + (r + r_old).sigmoid() * n_old).tanh() + update * h
+    return [h, h, c]
+
+
+def ntm_step(
+    kind: str, p: Parameters, x: Vector, state: Machine, reads: int, writes: int, shifts: int
+) -> tuple[Vector, Machine]:
+    memory, width = state.memory, len(state.memory[0])
+    together = torch.cat([x, *state.reads])
+    output, hidden, cell = ntm_controller(kind, p, together, state.hidden, state.cell)
+    raw = p["interface.weight"] @ output + p["interface.bias"]
+    heads = ntm_split(raw, reads, writes, width, shifts)
+    weights = [
+        ntm_locate(head, memory, previous)
+        for head, previous in zip(heads, state.weights, strict=True)
+    ]
+    after = []
+    for n, slot in enumerate(memory):
+        for h in range(reads, reads + writes):
+            slot = slot * (1 - weights[h][n] * heads[h]["erase"].sigmoid())  # eq. 3
+        for h in range(reads, reads + writes):
+            slot = slot + weights[h][n] * heads[h]["add"].tanh()  # eq. 4
+        after.append(slot)
+    read = [sum(weights[h][n] * after[n] for n in range(len(after))) for h in range(reads)]  # eq. 2
+    logits = p["output.weight"] @ torch.cat([output, *read]) + p["output.bias"]
+    return logits, Machine(after, read, weights, hidden, cell)
+
+
+def ntm(
+    kind: str,
+    p: Parameters,
+    x: Tensor,
+    state: Sequence[Tensor],
+    *,
+    reads: int,
+    writes: int,
+    shifts: int,
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits (B, T, O) and the state after, as tensors with the batch first like `state`."""
+    logits, after = [], []
+    for b in range(len(x)):
+        memory, read, weights, hidden, cell = (s[b] for s in state)
+        weights = [list(w) for w in weights]
+        machine = Machine(list(memory), list(read), weights, hidden, cell)
+        row = []
+        for step in x[b]:
+            y, machine = ntm_step(kind, p, step, machine, reads, writes, shifts)
+            row.append(y)
+        logits.append(torch.stack(row))
+        after.append(
+            (
+                torch.stack(machine.memory),
+                torch.stack(machine.reads),
+                torch.stack([torch.stack(w) for w in machine.weights]),
+                machine.hidden,
+                machine.cell,
+            )
+        )
+    return torch.stack(logits), [torch.stack(part) for part in zip(*after, strict=True)]

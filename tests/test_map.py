@@ -6,17 +6,20 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import memlib
 from memlib import (
+    NTM,
     ClassicalHopfield,
     Gates,
     Hopfield,
     KeyValueMemory,
+    NTMCell,
     address,
     attend,
     locate,
+    programs,
     read,
     write,
 )
@@ -117,6 +120,68 @@ def test_location_alone():
     torch.testing.assert_close(got, ONE_HOT.expand(2, 1, 7).roll(1, dims=-1))
 
 
+FAR = -1e3  # a sigmoid or a softplus is 0 there
+STILL, FORWARD = [FAR, 0.0, FAR], [FAR, FAR, 0.0]
+
+
+def machine(**orders: float | list[float]) -> NTMCell:
+    """A machine of 7 slots of width 5 that does the same at every step, whatever it sees."""
+    cell = NTMCell(3, 2, slots=7, width=5, dtype=torch.float64)
+    with torch.no_grad():
+        cell.interface.weight.zero_()
+        row = {"key": 0.5, "shift": 0.0, "gate": 0.0, "strength": 3.0, "sharpening": FAR} | orders
+        sizes = {"key": 5, "shift": 3, "gate": 1, "strength": 1, "sharpening": 1}
+        gates = torch.cat([torch.tensor(row[n]).expand(size) for n, size in sizes.items()])
+        changes = [torch.tensor(orders.get(n, FAR)).expand(5) for n in ("erase", "add")]
+        cell.interface.bias.copy_(torch.cat([gates, gates, *changes]))
+    return cell
+
+
+def test_ntm_by_content():
+    cell = machine(gate=-FAR, shift=STILL, add=0.0)
+    state = cell.initial_state(2)._replace(memory=KEYS)
+    _, after = cell(draw(2, 3), state)
+    query = torch.full((2, 1, 5), 0.5, dtype=torch.float64).tanh()
+    strength = float(F.softplus(torch.tensor(3.0, dtype=torch.float64)))
+    expected = attend(query, KEYS, KEYS, measure="cosine", strength=strength)
+    torch.testing.assert_close(after.reads, expected)
+    assert torch.equal(after.memory, KEYS)
+
+
+def test_ntm_on_a_tape():
+    cell = machine(gate=FAR, shift=FORWARD, erase=-FAR, add=[0.1, 0.2, 0.3, 0.4, 0.5])
+    state = cell.initial_state(1)._replace(memory=KEYS[:1])
+    symbol = cell.interface.bias[-5:].detach().tanh()
+
+    def by_hand():
+        for _ in range(4):
+            yield programs.Step(move=+1, add=symbol)
+
+    trace = programs.run(by_hand(), KEYS[0])
+    for t in range(4):
+        _, state = cell(draw(1, 3), state)
+        torch.testing.assert_close(state.memory[0], trace.memories[t])
+        torch.testing.assert_close(state.reads[0, 0], trace.reads[t])
+
+
+def test_ntm_without_memory():
+    ntm = NTM(3, 2, slots=7, width=5, dtype=torch.float64)
+    with torch.no_grad():
+        ntm.cell.interface.weight.zero_()
+        ntm.cell.interface.bias.zero_()  # adds tanh(0) = 0
+        state = ntm.initial_state(2)
+        state = state._replace(memory=torch.zeros_like(state.memory))
+        x = draw(2, 6, 3)
+        logits, _ = ntm(x, state)
+        lstm = nn.LSTM(3, 100, batch_first=True, dtype=torch.float64)
+        lstm.weight_ih_l0.copy_(ntm.cell.controller.weight_ih[:, :3])
+        for name in ("weight_hh", "bias_ih", "bias_hh"):
+            getattr(lstm, f"{name}_l0").copy_(getattr(ntm.cell.controller, name))
+        output = ntm.cell.output
+        expected = F.linear(lstm(x)[0], output.weight[:, :100], output.bias)
+    torch.testing.assert_close(logits, expected)
+
+
 def test_the_page_names_every_test_here_and_no_other():
     named = re.findall(r"`(test_\w+)`", (BOOK / "map.md").read_text(encoding="utf-8"))
     here = {name for name in globals() if name.startswith("test_") and "page" not in name}
@@ -139,8 +204,9 @@ def test_the_api_page_lists_every_public_name():
 def test_the_api_page_writes_overloaded_signatures_as_they_are():
     text = (BOOK / "api.md").read_text(encoding="utf-8")
     written = re.findall(r":: (\w+)\((.+)\)$", text, re.MULTILINE)
-    assert [name for name, _ in written] == ["attend", "read"]
-    for function, (_, arguments) in zip((attend, KeyValueMemory.read), written, strict=True):
+    functions = (attend, KeyValueMemory.read, NTM.forward)
+    assert [name for name, _ in written] == [function.__name__ for function in functions]
+    for function, (_, arguments) in zip(functions, written, strict=True):
         parameters = inspect.signature(function).parameters.values()
         bare = [p.replace(annotation=inspect.Parameter.empty) for p in parameters]
         bare = [p for p in bare if p.name != "self"]

@@ -10,16 +10,20 @@ import pytest
 import torch
 from cases import BY_NAME, CASES
 from hypothesis import HealthCheck, given, settings
+from torch import nn
 
 import memlib
 from memlib import (
     MEASURES,
+    NTM,
     ClassicalHopfield,
     Gates,
     Head,
     Hopfield,
     KeyValueMemory,
     KeyValueState,
+    NTMCell,
+    NTMState,
     address,
     attend,
     interpolate,
@@ -44,6 +48,13 @@ kk, vv, qq = torch.ones(2, 3, 4), torch.ones(2, 3, 2), torch.ones(2, 3, 4)
 refusing = KeyValueMemory(5, 4, 2, when_full="refuse")
 gates = Gates(torch.ones(2, 1, 4), *torch.ones(2, 2, 1), torch.ones(2, 1, 3) / 3, torch.ones(2, 1))
 slots, before = torch.ones(2, 5, 4), torch.ones(2, 1, 5) / 5
+ntm = NTM(6, 3, 5, 4, controller=nn.LSTMCell(10, 2))
+begun = ntm.initial_state(2)
+x, xs = torch.ones(2, 6), torch.ones(2, 3, 6)
+
+
+def from_state(**changed):
+    return lambda: ntm(xs, begun._replace(**changed))
 
 
 def gated(**changed):
@@ -204,6 +215,61 @@ REFUSALS = [
     (lambda: Head(3, 4)(torch.ones(2, 5), slots, before), ValueError, "x must have shape (B, D) with D = 3; got (2, 5)"),
     (lambda: Head(3, 4)(torch.ones(2, 3).double(), slots, before), TypeError, "x must have the dtype of the head, torch.float32; got torch.float64"),
     (lambda: Head(3, 4, shifts=7)(torch.ones(2, 3), slots, before), ValueError, "shift must have an odd size S of at most N = 5; got S = 7"),
+    # the Neural Turing Machine
+    (lambda: NTM(0, 3), ValueError, "input_size must be at least 1; got 0"),
+    (lambda: NTM(6, 3.0), TypeError, "output_size must be an integer; got float"),
+    (lambda: NTM(6, 3, 0), ValueError, "slots must be at least 1; got 0"),
+    (lambda: NTM(6, 3, 5, -4), ValueError, "width must be at least 1; got -4"),
+    (lambda: NTMCell(6, 3, read_heads=0), ValueError, "read_heads must be at least 1; got 0"),
+    (lambda: NTMCell(6, 3, write_heads=True), TypeError, "write_heads must be an integer; got bool"),
+    (lambda: NTMCell(6, 3, shifts=2), ValueError, "shifts must be odd; got 2"),
+    (lambda: NTMCell(6, 3, 5, shifts=7), ValueError, "shifts must be in [1, 5]; got 7"),
+    (lambda: NTMCell(6, 3, initial_memory="zeros"), ValueError, "initial_memory must be one of constant, learned, random; got 'zeros'"),
+    (lambda: NTMCell(6, 3, dtype=torch.int64), TypeError, "dtype must have a floating-point dtype; got torch.int64"),
+    (lambda: NTMCell(6, 3, controller="lstm"), TypeError, "controller must be a torch.nn.Module; got str"),
+    (lambda: NTMCell(6, 3, controller=nn.LSTMCell), TypeError, "controller must be a torch.nn.Module; got type"),
+    (lambda: NTMCell(6, 3, 5, 4, controller=nn.LSTMCell(6, 2)), ValueError, "controller must have input size I + R * M = 10; got 6"),
+    (lambda: NTMCell(6, 3, 5, 4, controller=nn.Linear(6, 2)), ValueError, "controller must take (B, I + R * M = 10)"),
+    (lambda: NTMCell(6, 3, 5, 4, controller=nn.LSTM(10, 2)), ValueError, "controller must return a tensor (B, D); got tuple"),
+    (lambda: NTMCell(6, 3, 5, 4, controller=nn.Linear(10, 2, dtype=torch.float64)), TypeError, "controller must have the dtype of the cell, torch.float32; got torch.float64"),
+    (lambda: NTMCell(6, 3, 5, 4, controller=nn.GRUCell(10, 2, dtype=torch.float64)), TypeError, "controller must have the dtype of the cell, torch.float32; got torch.float64"),
+    (lambda: NTMCell(6, 3, 5, 4, controller=nn.GRUCell(10, 2, device="meta")), ValueError, "controller must be on the device of the cell, cpu; got meta"),
+    (lambda: ntm.initial_state(-1), ValueError, "batch_size must be at least 0; got -1"),
+    (lambda: ntm.initial_state(2.0), TypeError, "batch_size must be an integer; got float"),
+    (lambda: ntm(xs.numpy()), TypeError, "x must be a torch.Tensor; got ndarray"),
+    (lambda: ntm(xs.long()), TypeError, "x must have a floating-point dtype; got torch.int64"),
+    (lambda: ntm(xs.double()), TypeError, "x must have the dtype of the parameters, torch.float32; got torch.float64"),
+    (lambda: ntm(xs.to("meta")), ValueError, "x must be on the device of the parameters, cpu; got meta"),
+    (lambda: ntm(x), ValueError, "x must have shape (B, T, I) with I = 6; got (2, 6)"),
+    (lambda: ntm(xs[..., :5]), ValueError, "x must have shape (B, T, I) with I = 6; got (2, 3, 5)"),
+    (lambda: ntm(xs * NAN), ValueError, "x must be finite where it is read; got NaN at (0, 0, 0)"),
+    (lambda: ntm.cell(xs), ValueError, "x must have shape (B, I) with I = 6; got (2, 3, 6)"),
+    (lambda: ntm.cell(x * NAN), ValueError, "x must be finite where it is read; got NaN at (0, 0)"),
+    (lambda: ntm.cell(x.half()), TypeError, "x must have the dtype of the parameters, torch.float32; got torch.float16"),
+    (lambda: ntm(xs, tuple(begun)), TypeError, "state must be an NTMState; got tuple"),
+    (lambda: ntm.cell(x, begun._asdict()), TypeError, "state must be an NTMState; got dict"),
+    (lambda: ntm(xs, begun.memory), TypeError, "state must be an NTMState; got Tensor"),
+    (lambda: ntm(xs, NTMState(1, 2, 3, 4, 5)), TypeError, "state.memory must be a torch.Tensor; got int"),
+    (lambda: ntm(xs, ntm.initial_state(3)), ValueError, "state.memory must have shape (B, N, M) with B = 2, N = 5, M = 4; got (3, 5, 4)"),
+    (from_state(memory=torch.ones(2, 6, 4)), ValueError, "state.memory must have shape (B, N, M) with B = 2, N = 5, M = 4; got (2, 6, 4)"),
+    (from_state(memory=begun.memory.double()), TypeError, "state.memory must have the dtype of x, torch.float32; got torch.float64"),
+    (from_state(memory=begun.memory.to("meta")), ValueError, "state.memory must be on the device of x, cpu; got meta"),
+    (from_state(memory=begun.memory * NAN), ValueError, "memory must be finite where it is read; got NaN at (0, 0, 0)"),
+    (from_state(reads=torch.ones(2, 2, 4)), ValueError, "state.reads must have shape (B, R, M) with B = 2, R = 1, M = 4; got (2, 2, 4)"),
+    (from_state(reads=begun.reads * NAN), ValueError, "reads must be finite where it is read; got NaN at (0, 0, 0)"),
+    (from_state(weights=torch.ones(2, 1, 5)), ValueError, "state.weights must have shape (B, H, N) with B = 2, H = 2, N = 5; got (2, 1, 5)"),
+    (from_state(weights=begun.weights.long()), TypeError, "state.weights must have a floating-point dtype; got torch.int64"),
+    (from_state(weights=begun.weights * NAN), ValueError, "weights must be finite where it is read; got NaN at (0, 0, 0)"),
+    (from_state(hidden=torch.ones(2, 0)), ValueError, "state.hidden must have shape (B, D) with B = 2, D = 2; got (2, 0)"),
+    (from_state(hidden=begun.hidden * NAN), ValueError, "hidden must be finite where it is read; got NaN at (0, 0)"),
+    (from_state(cell=torch.ones(2)), ValueError, "state.cell must have shape (B, D) with B = 2, D = 2; got (2,)"),
+    (from_state(cell=begun.cell * NAN), ValueError, "cell must be finite where it is read; got NaN at (0, 0)"),
+    (lambda: ntm(xs, lengths=[1, 2]), TypeError, "lengths must be an int64 tensor; got list"),
+    (lambda: ntm(xs, lengths=torch.ones(2)), TypeError, "lengths must be an int64 tensor; got torch.float32"),
+    (lambda: ntm(xs, lengths=torch.ones(3).long()), ValueError, "lengths must have shape (B,) with B = 2; got (3,)"),
+    (lambda: ntm(xs, lengths=torch.tensor([1, 4])), ValueError, "lengths must be in [0, 3]; got 4"),
+    (lambda: ntm(xs, lengths=torch.tensor([-1, 3])), ValueError, "lengths must be in [0, 3]; got -1"),
+    (lambda: ntm(xs, lengths=torch.ones(2, device="meta").long()), ValueError, "lengths must be on the device of x, cpu; got meta"),
 ]
 # fmt: on
 

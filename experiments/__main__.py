@@ -1,0 +1,37 @@
+"""Run an experiment: ``python -m experiments NAME``, or list what there is."""
+
+import importlib
+import shlex
+import sys
+
+EXPERIMENTS = {"ntm": "the Neural Turing Machine and an LSTM on the paper's five tasks"}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the experiment of that name and return the exit status."""
+    if not arguments or arguments[0] not in EXPERIMENTS:
+        lines = [f"  {name:10}{text}" for name, text in EXPERIMENTS.items()]
+        listing = ["python -m experiments NAME [--help]", *lines]
+        asked = not arguments or arguments[0] in ("-h", "--help")
+        print(*listing, sep="\n", file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
+    from experiments.checkpoints import CheckpointError  # PyTorch is not needed for the list
+
+    name, *rest = arguments
+    again = shlex.join(word for word in arguments if word != "--fresh")
+    try:
+        importlib.import_module(f"experiments.{name}").main(rest)
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop or 'stopped'}; to go on: python -m experiments {again}", file=sys.stderr)
+        return 130
+    except CheckpointError as error:
+        print(f"{error}; to start anew: python -m experiments {again} --fresh", file=sys.stderr)
+        return 1
+    except BlockingIOError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

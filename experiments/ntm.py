@@ -1,0 +1,348 @@
+"""The Neural Turing Machine and an LSTM on the five tasks of Graves, Wayne, Danihelka 2014.
+
+Every finished run is a line of ``results/ntm_TASK.json``; an unfinished one goes on where it
+stopped when the same command is given again.
+"""
+
+import argparse
+import ast
+import hashlib
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from experiments import checkpoints, files, records, training
+from memlib import NTM, default_device, tasks
+
+HERE = Path(__file__).parent
+CODE = (HERE / "ntm.py", HERE / "training.py")  # hashed into each record, beside memlib
+UNFINISHED = records.ROOT / ".build" / "experiments"
+SOLVED = 0.01  # wrong bits a sequence
+DATA, EXAM, FINAL, LONGER = (n * 1_000_000 for n in range(1, 5))  # generators' seeds, apart
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is made and trained on a task.
+
+    Attributes:
+        sequences: the budget.
+        every: sequences between evaluations.
+        exam: fresh sequences of an evaluation.
+        batch_size: sequences an update.
+        learning_rate: of Adam.
+        lower_after: sequences after which the learning rate is a tenth; None is never.
+        epsilon: of Adam.
+        clip: largest norm of the gradient.
+        hidden: size of the controller or of the LSTM.
+        layers: of the LSTM.
+        heads: read heads, and as many write heads.
+        slots: of the memory.
+        width: of a slot.
+        sizes: of the task, where they are not the paper's.
+    """
+
+    sequences: int
+    every: int = 500
+    exam: int = 500
+    batch_size: int = 4
+    learning_rate: float = 3e-3
+    lower_after: int | None = None
+    epsilon: float = 1e-8
+    clip: float = 10.0
+    hidden: int = 100
+    layers: int = 1
+    heads: int = 1
+    slots: int = 128
+    width: int = 20
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def for_models(
+    recipe: Recipe, feedforward: dict[str, Any], lstm: dict[str, Any]
+) -> dict[str, Recipe]:
+    """Return the recipe of each model, told by what differs from the NTM's own."""
+    return {
+        "ntm": recipe,
+        "ntm-feedforward": replace(recipe, **feedforward),
+        "lstm": replace(recipe, **lstm),
+    }
+
+
+# Hidden, layers and heads are the paper's, tables 1 to 3; but priority sort's controller is one
+# layer of 200 where the paper has two of 100.
+RECIPES = {
+    "copy": for_models(
+        Recipe(sequences=15_000),
+        feedforward={},
+        lstm={"hidden": 256, "layers": 3, "learning_rate": 1e-3},
+    ),
+    "repeat-copy": for_models(
+        Recipe(sequences=50_000, every=2_000, batch_size=16),
+        feedforward={},
+        lstm={"hidden": 512, "layers": 3, "learning_rate": 1e-3},
+    ),
+    "associative-recall": for_models(
+        Recipe(sequences=50_000, every=2_000, batch_size=16),
+        feedforward={"hidden": 256, "heads": 4},
+        lstm={"hidden": 256, "layers": 3, "learning_rate": 1e-3},
+    ),
+    "ngrams": for_models(
+        Recipe(sequences=50_000, every=2_000, batch_size=16),
+        feedforward={},
+        lstm={"hidden": 128, "layers": 3, "learning_rate": 1e-3},
+    ),
+    "priority-sort": for_models(
+        Recipe(sequences=50_000, every=2_000, batch_size=16, heads=5, hidden=200),
+        feedforward={"hidden": 512, "heads": 8},
+        lstm={"hidden": 128, "layers": 3, "learning_rate": 1e-3},
+    ),
+}
+
+BEYOND: dict[str, list[dict[str, int]]] = {  # sizes never trained on
+    "copy": [{"length": length} for length in (20, 40, 80, 120)],
+    "repeat-copy": [{"length": 10, "repeats": 20}, {"length": 20, "repeats": 10}],
+    "associative-recall": [{"items": items} for items in (6, 8, 10, 12, 15, 20)],
+}
+
+
+class LSTM(nn.Module):
+    """The baseline without a memory: layers of LSTM, then one linear layer."""
+
+    def __init__(self, input_size: int, output_size: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(input_size, hidden, layers, batch_first=True)
+        self.output = nn.Linear(hidden, output_size)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Map x (B, T, I) to logits (B, T, O) and the state after the last step."""
+        hidden, state = self.lstm(x)
+        return self.output(hidden), state
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: a model on a task with a seed, and what is changed of its recipe."""
+
+    task: str
+    model: str
+    seed: int = 0
+    perturb: float = 0.0
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The task's recipe for this model, with the changes."""
+        return replace(RECIPES[self.task][self.model], **self.changes)
+
+    @property
+    def variant(self) -> str:
+        """What sets it apart from other runs of the same task, model and seed."""
+        moved = {"perturb": self.perturb} if self.perturb else {}
+        return ", ".join(f"{name}={value}" for name, value in {**self.changes, **moved}.items())
+
+    @property
+    def name(self) -> str:
+        """Its name as a file; a variant is told by a hash."""
+        mark = hashlib.sha256(self.variant.encode()).hexdigest()[:8]
+        words = ["ntm", self.task, self.model, str(self.seed)]
+        return "_".join([*words, mark] if self.variant else words)
+
+    @property
+    def command(self) -> str:
+        """The command that runs it, and it alone."""
+        words = ["--task", self.task, "--model", self.model, "--seed", str(self.seed)]
+        words += ["--perturb", str(self.perturb)] if self.perturb else []
+        for name, value in self.changes.items():
+            words += ["--set", f"{name}={value!r}"]
+        return "python -m experiments ntm " + shlex.join(words)
+
+    def about(self) -> dict[str, Any]:
+        """Return what a checkpoint must agree with; the budget may grow."""
+        recipe = {k: v for k, v in asdict(self.recipe).items() if k != "sequences"}
+        chosen = {"task": self.task, "model": self.model, "seed": self.seed}
+        return {"experiment": "ntm", **chosen, "perturb": self.perturb, "recipe": recipe}
+
+
+def make_model(run: Run) -> nn.Module:
+    """Build the model that a run trains, drawn from its seed."""
+    torch.manual_seed(run.seed)
+    recipe = run.recipe
+    inputs, outputs = (x.shape[-1] for x in make_batch(run, 1, Generator())[:2])
+    if run.model == "lstm":
+        model: nn.Module = LSTM(inputs, outputs, recipe.hidden, recipe.layers)
+    else:
+        seen = inputs + recipe.heads * recipe.width
+        controller: nn.Module = nn.LSTMCell(seen, recipe.hidden)
+        if run.model == "ntm-feedforward":
+            controller = nn.Sequential(nn.Linear(seen, recipe.hidden), nn.Tanh())
+        model = NTM(
+            inputs, outputs, recipe.slots, recipe.width, controller=controller,
+            read_heads=recipe.heads, write_heads=recipe.heads,
+        )  # fmt: skip
+    if run.perturb:
+        bias = next(p for name, p in model.named_parameters() if "bias" in name)
+        bias.data[0] += run.perturb
+    return model.to(default_device())
+
+
+def make_batch(run: Run, count: int, generator: Generator, **sizes: Any) -> tasks.Batch:
+    """Draw sequences of the run's task, of its recipe's sizes where none are given."""
+    sizes = {**run.recipe.sizes, **sizes}
+    return tasks.TASKS[run.task].generate(
+        count, generator=generator, device=default_device(), **sizes
+    )
+
+
+def loss(model: nn.Module, batch: tasks.Batch) -> Tensor:
+    """Return the mean cross entropy of the bits that count, in nats."""
+    logits, _ = model(batch.inputs)
+    return F.binary_cross_entropy_with_logits(logits[batch.mask], batch.targets[batch.mask])
+
+
+def exam(run: Run, count: int, seed: int, at_once: int = 50, **sizes: Any) -> list[tasks.Batch]:
+    """Draw `count` fresh sequences, the same at every call, `at_once` in a batch."""
+    generator = Generator().manual_seed(seed)
+    parts = [min(at_once, count - i) for i in range(0, count, at_once)]
+    return [make_batch(run, part, generator, **sizes) for part in parts]
+
+
+def examine(model: nn.Module, batches: Iterable[tasks.Batch]) -> training.Figures:
+    """Return bits and wrong bits a sequence, means over all."""
+    bits, wrong = [], []
+    for batch in batches:
+        logits, _ = model(batch.inputs)
+        bits.append(tasks.bits_per_sequence(logits, batch.targets, batch.mask))
+        wrong.append(tasks.wrong_bits(logits, batch.targets, batch.mask))
+    return {"bits": mean(bits), "wrong_bits": mean(wrong)}
+
+
+def mean(parts: list[Tensor]) -> float:
+    """Return the mean of all numbers in all parts, as it is recorded."""
+    return round(torch.cat(parts).double().mean().item(), 5)
+
+
+def set_up(run: Run) -> training.Training:
+    """Return the run, ready to be trained."""
+    recipe, model = run.recipe, make_model(run)
+    batches = exam(run, recipe.exam, EXAM)
+
+    def rate(sequences: int) -> float:
+        late = recipe.lower_after is not None and sequences >= recipe.lower_after
+        return recipe.learning_rate * (0.1 if late else 1)
+
+    return training.Training(
+        model=model,
+        optimizer=torch.optim.Adam(model.parameters(), eps=recipe.epsilon, fused=True),
+        generator=Generator().manual_seed(DATA + run.seed),
+        make_batch=lambda generator: make_batch(run, recipe.batch_size, generator),
+        loss=loss,
+        evaluate=lambda model: examine(model, batches),
+        rate=rate,
+        batch_size=recipe.batch_size,
+        every=recipe.every,
+        clip=recipe.clip,
+    )
+
+
+@torch.no_grad()
+def figures(run: Run, model: nn.Module, progress: training.Progress) -> dict[str, Any]:
+    """Return what is known of a finished run: its curve, and exams it has not seen before."""
+    model.eval()
+    batches = exam(run, run.recipe.exam, FINAL)
+    final = examine(model, batches)
+    if run.task == "ngrams":
+        final["optimal_bits"] = mean([tasks.optimal_bits(batch.targets) for batch in batches])
+    first = training.first_below(progress.curve, "wrong_bits", SOLVED)
+    return {
+        "sequences": progress.sequences,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "solved_sequences": first and first["sequences"],
+        "solved_seconds": first and first["seconds"],
+        "seconds": round(progress.seconds, 3),
+        "final": final,
+        "beyond": [
+            {**sizes, **examine(model, exam(run, 64, LONGER, 16, **sizes))}
+            for sizes in BEYOND.get(run.task, [])
+        ],
+        "curve": progress.curve,
+    }
+
+
+def perform(run: Run, options: argparse.Namespace) -> str:
+    """Train, examine and record one run; return a line on how it went."""
+    path = options.unfinished / f"{run.name}.safetensors"
+    origin = records.origin(*CODE)  # of the code as it is now, not when the run ends
+    with files.lock(path.with_suffix(".lock"), wait=False):
+        if options.fresh:
+            path.unlink(missing_ok=True)
+        job = set_up(run)
+        job.progress.codes.append(origin["code"])
+        training.train(
+            job,
+            run.recipe.sequences,
+            path=path,
+            about=run.about(),
+            save_seconds=options.save_seconds,
+            label=f"{run.task} {run.model} {run.seed}",
+        )
+        found = figures(run, job.model, job.progress)
+    origin |= {"command": run.command, "code": "+".join(job.progress.codes)}
+    told = {**run.about(), "variant": run.variant, "device": default_device().type, **origin}
+    file = options.results / f"ntm_{run.task.replace('-', '_')}.json"
+    records.merge(file, {**told, **found}, key=("model", "seed", "variant"))
+    if options.export:
+        checkpoints.save(file.with_suffix(".safetensors"), job.model.state_dict(), told)
+    first, final = found["solved_sequences"], found["final"]
+    return (
+        f"{run.name}: {f'solved after {first:,} of' if first else 'not solved in'} "
+        f"{found['sequences']:,} sequences, {found['seconds']:.0f} s; at the end "
+        f"{final['bits']:.3g} bits, {final['wrong_bits']:.3g} wrong bits a sequence ({file.name})"
+    )
+
+
+def change(text: str) -> tuple[str, Any]:
+    """Read a change of the recipe from the command line, NAME=VALUE."""
+    name, _, value = text.partition("=")
+    if name not in (known := [f.name for f in fields(Recipe)]):
+        raise argparse.ArgumentTypeError(f"NAME must be one of {', '.join(known)}; got {name!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        raise argparse.ArgumentTypeError(f"VALUE must be a Python literal; got {value}") from None
+
+
+def main(arguments: list[str]) -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m experiments ntm", description=__doc__)
+    add = parser.add_argument
+    add("--task", choices=RECIPES, default="copy")
+    add("--model", choices=RECIPES["copy"], default="ntm")
+    add("--seed", type=int, default=0, help="the first seed")
+    add("--seeds", type=int, default=1, help="how many, one after the other")
+    add("--sequences", type=int, help="the budget, where it is not the recipe's")
+    add("--perturb", type=float, default=0.0, help="move one bias by so much before training")
+    add("--set", type=change, action="append", default=[], metavar="NAME=VALUE",
+        help="change the recipe: " + ", ".join(f.name for f in fields(Recipe)))  # fmt: skip
+    add("--fresh", action="store_true", help="start anew, whatever was saved")
+    add("--export", action="store_true", help="keep the trained model beside the results")
+    add("--save-seconds", type=float, default=20.0, help="time between checkpoints")
+    add("--threads", type=int, default=1)
+    add("--results", type=Path, default=records.RESULTS, help="folder of the records")
+    add("--unfinished", type=Path, default=UNFINISHED, help="folder of the checkpoints")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    asked = dict(options.set)
+    if options.sequences is not None:
+        asked["sequences"] = options.sequences
+    recipe = RECIPES[options.task][options.model]
+    changes = {name: new for name, new in sorted(asked.items()) if new != getattr(recipe, name)}
+    for seed in range(options.seed, options.seed + options.seeds):
+        run = Run(options.task, options.model, seed, options.perturb, changes)
+        print(perform(run, options))

@@ -1,0 +1,78 @@
+"""Recorded numbers: what was measured, by which command, code and versions, and when."""
+
+import datetime
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+import memlib
+from experiments import files
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results"
+
+
+def save(name: str, figures: Any, *, command: str, seed: int | None = None) -> str:
+    """Write ``results/NAME.json`` and return its path relative to the repository."""
+    record = {"figures": figures, "command": command, "seed": seed, **origin()}
+    path = RESULTS / f"{name}.json"
+    files.write(path, (json.dumps(record, indent=1) + "\n").encode())
+    return str(path.relative_to(ROOT))
+
+
+def merge(path: Path, record: Mapping[str, Any], key: Sequence[str]) -> None:
+    """Put one run's record into a file of many, in the place of the one with the same `key`.
+
+    The file is ``{"runs": [...]}``, a line a run, in the order of their keys. Runs that end at
+    the same time take turns, so none is lost.
+    """
+
+    def place(run: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(run[name] for name in key)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.lock(path.parent):
+        runs = json.loads(path.read_text())["runs"] if path.exists() else []
+        runs = [run for run in runs if place(run) != place(record)] + [record]
+        lines = [json.dumps(run, allow_nan=False) for run in sorted(runs, key=place)]
+        files.write(path, ('{"runs": [\n' + ",\n".join(lines) + "\n]}\n").encode())
+
+
+def origin(*code: Path) -> dict[str, Any]:
+    """Return when, where and with what something was measured; `code` as in `code_hash`."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": numpy.__version__,
+            "memlib": memlib.__version__,
+        },
+        "machine": {"processor": processor(), "threads": torch.get_num_threads()},
+        "code": code_hash(*code),
+    }
+
+
+def code_hash(*more: Path) -> str:
+    """Return a hash of memlib's source (the teaching package aside) and of `more` files."""
+    paths = [*(ROOT / "memlib").glob("*.py"), *(ROOT / "memlib" / "tasks").glob("*.py"), *more]
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def processor() -> str:
+    """Return the processor's name and instruction set."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
