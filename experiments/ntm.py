@@ -7,6 +7,7 @@ stopped when the same command is given again.
 import argparse
 import ast
 import hashlib
+import math
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -36,8 +37,8 @@ class Recipe:
         every: sequences between evaluations.
         exam: fresh sequences of an evaluation.
         batch_size: sequences an update.
-        learning_rate: of Adam.
-        lower_after: sequences after which the learning rate is a tenth; None is never.
+        learning_rate: of Adam, at first.
+        decay: let the learning rate fall to 0 over the budget, along half a cosine.
         epsilon: of Adam.
         clip: largest norm of the gradient.
         hidden: size of the controller or of the LSTM.
@@ -53,7 +54,7 @@ class Recipe:
     exam: int = 500
     batch_size: int = 4
     learning_rate: float = 3e-3
-    lower_after: int | None = None
+    decay: bool = True
     epsilon: float = 1e-8
     clip: float = 10.0
     hidden: int = 100
@@ -164,8 +165,10 @@ class Run:
         return "python -m experiments ntm " + shlex.join(words)
 
     def about(self) -> dict[str, Any]:
-        """Return what a checkpoint must agree with; the budget may grow."""
-        recipe = {k: v for k, v in asdict(self.recipe).items() if k != "sequences"}
+        """Return what a checkpoint must agree with; without decay the budget may grow."""
+        recipe = asdict(self.recipe)
+        if not self.recipe.decay:
+            del recipe["sequences"]
         chosen = {"task": self.task, "model": self.model, "seed": self.seed}
         return {"experiment": "ntm", **chosen, "perturb": self.perturb, "recipe": recipe}
 
@@ -234,8 +237,8 @@ def set_up(run: Run) -> training.Training:
     batches = exam(run, recipe.exam, EXAM)
 
     def rate(sequences: int) -> float:
-        late = recipe.lower_after is not None and sequences >= recipe.lower_after
-        return recipe.learning_rate * (0.1 if late else 1)
+        left = (1 + math.cos(math.pi * sequences / recipe.sequences)) / 2 if recipe.decay else 1
+        return recipe.learning_rate * left
 
     return training.Training(
         model=model,
