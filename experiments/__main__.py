@@ -4,13 +4,16 @@ import importlib
 import shlex
 import sys
 
-EXPERIMENTS = {"ntm": "the Neural Turing Machine and an LSTM on the paper's five tasks"}
+EXPERIMENTS = {
+    "ntm": "the Neural Turing Machine and an LSTM on the paper's five tasks",
+    "ntm_ablation": "why some machines copy longer sequences and others do not",
+}
 
 
 def main(arguments: list[str]) -> int:
     """Run the experiment of that name and return the exit status."""
     if not arguments or arguments[0] not in EXPERIMENTS:
-        lines = [f"  {name:10}{text}" for name, text in EXPERIMENTS.items()]
+        lines = [f"  {name:14}{text}" for name, text in EXPERIMENTS.items()]
         listing = ["python -m experiments NAME [--help]", *lines]
         asked = not arguments or arguments[0] in ("-h", "--help")
         print(*listing, sep="\n", file=sys.stdout if asked else sys.stderr)

@@ -18,12 +18,14 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 
 
-def save(name: str, figures: Any, *, command: str, seed: int | None = None) -> str:
-    """Write ``results/NAME.json`` and return its path relative to the repository."""
+def save(
+    name: str, figures: Any, *, command: str, seed: int | None = None, folder: Path = RESULTS
+) -> str:
+    """Write ``NAME.json`` to a folder and return its path, from the repository on if within."""
     record = {"figures": figures, "command": command, "seed": seed, **origin()}
-    path = RESULTS / f"{name}.json"
+    path = folder / f"{name}.json"
     files.write(path, (json.dumps(record, indent=1) + "\n").encode())
-    return str(path.relative_to(ROOT))
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def merge(path: Path, record: Mapping[str, Any], key: Sequence[str]) -> None:

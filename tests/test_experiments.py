@@ -27,8 +27,8 @@ pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
 
 from experiments import __main__ as command
-from experiments import checkpoints, files, ntm, records, training
-from memlib import tasks
+from experiments import checkpoints, files, ntm, ntm_ablation, records, training
+from memlib import NTM, tasks
 
 ROOT = Path(__file__).parents[1]
 ABOUT = {"task": "line", "seed": 0, "recipe": {"batch_size": 4}}
@@ -607,3 +607,86 @@ def test_without_a_name_the_experiments_are_listed(capsys):
     assert "ntm" in capsys.readouterr().out
     assert command.main(["nothing"]) == 2
     assert "ntm" in capsys.readouterr().err
+
+
+class TestAblation:
+    @pytest.fixture
+    def machine(self):
+        torch.manual_seed(0)
+        return NTM(9, 8, slots=12, width=6)
+
+    @pytest.fixture
+    def batch(self):
+        return tasks.copy(3, length=5, generator=torch.Generator().manual_seed(0))
+
+    @torch.no_grad()
+    def test_to_change_nothing_changes_nothing(self, machine, batch):
+        logits, _, weights = machine(batch.inputs, need_weights=True)
+        found = ntm_ablation.answer(machine, batch, ntm_ablation.nothing)
+        torch.testing.assert_close(found, (logits, weights))
+
+    @torch.no_grad()
+    def test_a_held_memory_is_the_one_at_the_end_of_the_input(self, machine, batch):
+        seen = []
+
+        def look(*states):
+            seen.append(ntm_ablation.hold(*states))
+            return seen[-1]
+
+        ntm_ablation.answer(machine, batch, look)
+        _, state = machine(batch.inputs[:, :6])  # five vectors and the delimiter
+        memories = [after.memory for after in seen]
+        assert all(torch.equal(memory, memories[5]) for memory in memories[5:])
+        torch.testing.assert_close(memories[5], state.memory)
+        assert not torch.equal(memories[4], memories[5])
+        for after in seen:
+            torch.testing.assert_close(after.reads, after.weights[:, :1] @ after.memory)
+
+    @torch.no_grad()
+    def test_a_hardened_read_is_one_slot(self, machine, batch):
+        seen = []
+
+        def look(*states):
+            seen.append(ntm_ablation.harden(*states))
+            return seen[-1]
+
+        ntm_ablation.answer(machine, batch, look)
+        for after in seen:
+            assert (after.weights[:, 0].sort().values[:, :-1] == 0).all()
+            assert (after.weights[:, 1].max(-1).values < 1).all()  # writes are left alone
+            where = after.weights[:, 0].argmax(-1)
+            torch.testing.assert_close(after.reads[:, 0], after.memory[range(3), where])
+
+    @torch.no_grad()
+    def test_the_slots_alone_are_changed(self, machine, batch):
+        wide = ntm_ablation.resized(machine, 40)
+        assert wide.cell.slots == 40
+        assert wide.initial_state(1).memory.shape == (1, 40, 6)
+        same = ntm_ablation.resized(machine, 12)
+        torch.testing.assert_close(same(batch.inputs)[0], machine(batch.inputs)[0])
+
+    def test_the_record(self, tmp_path, monkeypatch):
+        tiny = ntm.Recipe(sequences=8, every=8, exam=4, hidden=8, width=6)
+        monkeypatch.setitem(ntm.RECIPES["copy"], "ntm", tiny)
+        places = ["--results", str(tmp_path), "--unfinished", str(tmp_path / "unfinished")]
+        for perturb in ("0", "1e-6"):
+            command.main(["ntm", "--seeds", "2", "--perturb", perturb, *places])
+        sizes = ["--seeds", "2", "--length", "20", "--sequences", "64"]
+        assert command.main(["ntm_ablation", *sizes, *places]) == 0
+        found = json.loads((tmp_path / "ntm_copy_ablation.json").read_text())["figures"]
+        runs = json.loads((tmp_path / "ntm_copy.json").read_text())["runs"]
+        assert len(found) == len(runs) == 4
+        for figures in found:
+            run = next(
+                r for r in runs if all(r[key] == figures[key] for key in ("seed", "perturb"))
+            )
+            assert run["beyond"][0]["length"] == 20
+            # the same machine on other sequences: near a guess, both
+            assert figures["wrong_bits"]["as trained"] == pytest.approx(80, abs=15)
+            assert figures["wrong_bits"].keys() == ntm_ablation.CHANGES.keys()
+            assert all(len(focus) == 41 for focus in figures["focus"].values())
+
+    def test_without_the_machines_it_says_so(self, tmp_path, capsys):
+        with pytest.raises(SystemExit):
+            command.main(["ntm_ablation", "--unfinished", str(tmp_path)])
+        assert "first: python -m experiments ntm --task copy" in capsys.readouterr().err
