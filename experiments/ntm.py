@@ -55,8 +55,8 @@ class Recipe:
     batch_size: int = 4
     learning_rate: float = 3e-3
     decay: bool = True
-    epsilon: float = 1e-8
-    clip: float = 10.0
+    epsilon: float = 1e-6
+    clip: float = 0.3
     hidden: int = 100
     layers: int = 1
     heads: int = 1
@@ -80,7 +80,7 @@ def for_models(
 # layer of 200 where the paper has two of 100.
 RECIPES = {
     "copy": for_models(
-        Recipe(sequences=15_000),
+        Recipe(sequences=10_000, every=200),
         feedforward={},
         lstm={"hidden": 256, "layers": 3, "learning_rate": 1e-3},
     ),

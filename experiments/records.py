@@ -19,11 +19,11 @@ RESULTS = ROOT / "results"
 
 
 def save(
-    name: str, figures: Any, *, command: str, seed: int | None = None, folder: Path = RESULTS
+    name: str, figures: Any, *, command: str, seed: int | None = None, folder: Path | None = None
 ) -> str:
-    """Write ``NAME.json`` to a folder and return its path, from the repository on if within."""
+    """Write ``NAME.json`` to `results` or a folder; return its path, from the repository on."""
     record = {"figures": figures, "command": command, "seed": seed, **origin()}
-    path = folder / f"{name}.json"
+    path = (folder or RESULTS) / f"{name}.json"
     files.write(path, (json.dumps(record, indent=1) + "\n").encode())
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 

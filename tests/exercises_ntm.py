@@ -1,0 +1,156 @@
+"""Proofs of the checkers in *Neural Turing Machine*: right answers, and wrong ones by hint."""
+
+import math
+
+import torch
+
+
+def wrong_bits(logits, targets, mask):
+    wrong = (logits > 0) != (targets == 1)
+    return (wrong & mask[..., None]).flatten(1).sum(1)
+
+
+def parameters(inputs, outputs, width, hidden):
+    lstm = 4 * hidden * (inputs + width) + 4 * hidden * hidden + 8 * hidden
+    interface = (hidden + 1) * (2 * (width + 6) + 2 * width)
+    return lstm + interface + (hidden + width + 1) * outputs + width + 2 * hidden
+
+
+def reverse_copy(vectors):
+    length = len(vectors)
+    silence = torch.zeros(length + 1, 8)
+    mark = torch.zeros(2 * length + 1, 1)
+    mark[length] = 1
+    inputs = torch.cat((torch.cat((vectors, silence)), mark), dim=1)
+    targets = torch.cat((silence, vectors.flip(0)))
+    return inputs, targets, torch.tensor([False] * (length + 1) + [True] * length)
+
+
+def forward_copy(vectors):
+    inputs, targets, mask = reverse_copy(vectors)
+    return inputs, torch.cat((targets[: len(vectors) + 1], vectors)), mask
+
+
+def reversed_inputs(vectors):
+    return forward_copy(vectors.flip(0))[0], *forward_copy(vectors)[1:]
+
+
+def early(vectors):
+    inputs, targets, mask = reverse_copy(vectors)
+    return inputs, torch.cat((targets[1:], targets[:1])), torch.cat((mask[1:], mask[:1]))
+
+
+def unmarked(vectors):
+    inputs, targets, mask = reverse_copy(vectors)
+    inputs[:, 8] = 0
+    return inputs, targets, mask
+
+
+def inverted(vectors):
+    inputs, targets, mask = reverse_copy(vectors)
+    return inputs, targets, ~mask
+
+
+def whispered(vectors):
+    inputs, targets, mask = reverse_copy(vectors)
+    inputs[:, :8] += targets
+    return inputs, targets, mask
+
+
+def best_cost(bits):
+    cost = 0.0
+    for i, bit in enumerate(bits):
+        same = sum(b == bit for b in bits[:i])
+        cost -= math.log2((same + 0.5) / (i + 1))
+    return cost
+
+
+def peeking(bits):
+    cost = 0.0
+    for i, bit in enumerate(bits):
+        same = sum(b == bit for b in bits[: i + 1])
+        cost -= math.log2((same + 0.5) / (i + 2))
+    return cost
+
+
+def laplace(bits):
+    cost = 0.0
+    for i, bit in enumerate(bits):
+        same = sum(b == bit for b in bits[:i])
+        cost -= math.log2((same + 1) / (i + 2))
+    return cost
+
+
+def always_ones(bits):
+    return -sum(math.log2((sum(bits[:i]) + 0.5) / (i + 1)) for i in range(len(bits)))
+
+
+PROOFS = {
+    "one_write": (
+        [2.5, 5.5],
+        {
+            "too: the slot loses half": [1.5, 5.5],
+            "half of it is added": [4.0, 7.0],
+            "weight 1": [3.0, 7.0],
+            "nothing was erased": [3.5, 5.5],
+            "is to be kept": [3.5, 3.5],
+            "erase comes first": [1.75, 5.5],
+        },
+    ),
+    "wrong_bits": (
+        wrong_bits,
+        {
+            "every step": lambda logits, targets, mask: ((logits > 0) != (targets > 0.5)).sum(
+                (1, 2)
+            ),
+            "do not count": lambda logits, targets, mask: wrong_bits(logits, targets, ~mask),
+            "one half is for": lambda logits, targets, mask: wrong_bits(
+                logits - 0.5, targets, mask
+            ),
+            "the right bits": lambda logits, targets, mask: (
+                mask.sum(1) * 3 - wrong_bits(logits, targets, mask)
+            ),
+            "the mean over": lambda logits, targets, mask: (
+                wrong_bits(logits, targets, mask) / (3 * mask.sum(1))
+            ),
+            "whole batch": lambda logits, targets, mask: wrong_bits(logits, targets, mask).sum(),
+            "wrong vectors": lambda logits, targets, mask: (
+                ((logits > 0) != (targets > 0.5)).any(-1) & mask
+            ).sum(1),
+        },
+    ),
+    "parameters": (
+        parameters,
+        {
+            "inputs + width": lambda i, o, m, d: parameters(i, o, m, d) - 4 * d * m,
+            "output layer sees": lambda i, o, m, d: parameters(i, o, m, d) - m * o,
+            "first states": lambda i, o, m, d: parameters(i, o, m, d) - m - d - d,
+            "two heads": lambda i, o, m, d: parameters(i, o, m, d) - (d + 1) * (m + 6),
+            "an erase and an add": lambda i, o, m, d: parameters(i, o, m, d) - 2 * m * (d + 1),
+            "a bias each": lambda i, o, m, d: parameters(i, o, m, d) - 4 * m - 12 - o,
+            "counted the slots": lambda i, o, m, d: parameters(i, o, m, d) + 128 * m,
+        },
+    ),
+    "reverse_copy": (
+        reverse_copy,
+        {
+            "that is copy": forward_copy,
+            "reversed the inputs": reversed_inputs,
+            "too early": early,
+            "delimiter is missing": unmarked,
+            "wrong way round": inverted,
+            "give the answer away": whispered,
+        },
+    ),
+    "best_cost": (
+        best_cost,
+        {
+            "nats": lambda bits: best_cost(bits) * math.log(2),
+            "positive": lambda bits: -best_cost(bits),
+            "before you predicted": peeking,
+            "one half and one half": laplace,
+            "for every bit": always_ones,
+            "the mean": lambda bits: best_cost(bits) / len(bits),
+        },
+    ),
+}
