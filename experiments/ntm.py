@@ -40,7 +40,7 @@ class Recipe:
         learning_rate: of Adam, at first.
         decay: let the learning rate fall to 0 over the budget, along half a cosine.
         epsilon: of Adam.
-        clip: largest norm of the gradient.
+        clip: largest norm of the gradient, in running means of the norm.
         hidden: size of the controller or of the LSTM.
         layers: of the LSTM.
         heads: read heads, and as many write heads.
@@ -55,8 +55,8 @@ class Recipe:
     batch_size: int = 4
     learning_rate: float = 3e-3
     decay: bool = True
-    epsilon: float = 1e-6
-    clip: float = 0.3
+    epsilon: float = 1e-7
+    clip: float = 1.5
     hidden: int = 100
     layers: int = 1
     heads: int = 1
@@ -80,7 +80,7 @@ def for_models(
 # layer of 200 where the paper has two of 100.
 RECIPES = {
     "copy": for_models(
-        Recipe(sequences=10_000, every=200),
+        Recipe(sequences=12_000, every=200),
         feedforward={},
         lstm={"hidden": 256, "layers": 3, "learning_rate": 1e-3},
     ),

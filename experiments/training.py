@@ -17,6 +17,7 @@ from tqdm import tqdm
 from experiments import checkpoints
 
 Figures = dict[str, float]
+RUNNING = 0.98  # what the running norm keeps of itself at each update
 
 
 @dataclass
@@ -28,12 +29,14 @@ class Progress:
         seconds: of CPU time spent on updates, in all sittings together; evaluation is not in it.
         curve: evaluations, each with the ``sequences`` and ``seconds`` before it.
         codes: hashes of the code that trained it, more than one if it was changed meanwhile.
+        norm: running mean of the clipped gradients' norms.
     """
 
     sequences: int = 0
     seconds: float = 0.0
     curve: list[Figures] = field(default_factory=list)
     codes: list[str] = field(default_factory=list)
+    norm: float = 0.0
 
 
 @dataclass
@@ -50,7 +53,7 @@ class Training:
         rate: the learning rate as a function of the sequences seen, and of nothing else.
         batch_size: sequences an update.
         every: sequences between evaluations.
-        clip: largest norm of the gradient.
+        clip: largest norm of the gradient, in running means of the norm.
         progress: how far it has come.
     """
 
@@ -142,10 +145,24 @@ def update(training: Training) -> None:
     for parameter in model.parameters():  # none is left out, so that all have optimizer state
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    nn.utils.clip_grad_norm_(model.parameters(), training.clip, error_if_nonfinite=True)
+    clip(training)
     optimizer.step()
     progress.sequences += training.batch_size
     progress.seconds += time.process_time() - start
+
+
+def clip(training: Training) -> None:
+    """Shorten a gradient that is long beside those before it.
+
+    Gradients shrink a thousandfold as a task is learned; a fixed limit that tames the first ones
+    never acts on the outliers that come later.
+    """
+    progress = training.progress
+    limit = training.clip * progress.norm if progress.norm else float("inf")
+    parameters = list(training.model.parameters())
+    norm = nn.utils.clip_grad_norm_(parameters, limit, error_if_nonfinite=True).item()
+    kept = min(norm, limit)
+    progress.norm = RUNNING * progress.norm + (1 - RUNNING) * kept if progress.norm else kept
 
 
 def evaluate(training: Training) -> None:

@@ -168,14 +168,26 @@ class TestTraining:
         assert seen == [0, 4, 8, 12, 16]
         assert job.optimizer.param_groups[0]["lr"] == 1 / 17
 
-    def test_the_gradient_is_clipped(self, path):
+    def test_a_gradient_is_clipped_at_the_running_norm(self):
         job = make(kind=torch.optim.SGD, loss=lambda model, x: 1e6 * squared(model, x))
+        job.rate = lambda _: 1.0
+        job.clip, job.progress.norm = 1.5, 2.0
+        before = [p.clone() for p in job.model.parameters()]
+        training.update(job)
+        after = job.model.parameters()
+        moved = torch.cat([(a - b).flatten() for a, b in zip(after, before, strict=True)])
+        assert moved.norm().item() == pytest.approx(3.0, rel=1e-3)
+        assert job.progress.norm == pytest.approx(0.98 * 2.0 + 0.02 * 3.0, rel=1e-3)
+
+    def test_the_first_gradient_is_not_clipped_and_begins_the_running_norm(self):
+        job = make(kind=torch.optim.SGD, loss=lambda model, x: 1e3 * squared(model, x))
         job.rate = lambda _: 1.0
         before = [p.clone() for p in job.model.parameters()]
         training.update(job)
         after = job.model.parameters()
         moved = torch.cat([(a - b).flatten() for a, b in zip(after, before, strict=True)])
-        assert moved.norm().item() == pytest.approx(job.clip, rel=1e-3)
+        assert job.progress.norm == pytest.approx(moved.norm().item(), rel=1e-3)
+        assert job.progress.norm > 10
 
     def test_a_gradient_that_is_nan_stops_the_run(self, path):
         job = make(loss=lambda model, x: squared(model, x) * float("nan"))
