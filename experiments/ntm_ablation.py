@@ -100,7 +100,7 @@ def ablate(run: ntm.Run, unfinished: Path, length: int, count: int) -> dict[str,
     )
     return {
         "seed": run.seed,
-        "perturb": run.perturb,
+        "walk": run.recipe.walk,
         "length": length,
         "wrong_bits": wrong,
         "focus": {"read": reading, "write": writing},
@@ -111,16 +111,15 @@ def main(arguments: list[str]) -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m experiments ntm_ablation", description=__doc__)
     add = parser.add_argument
-    add("--seeds", type=int, default=10, help="seeds from 0, each as it is and perturbed")
-    add("--perturb", type=float, default=1e-6)
+    add("--seeds", type=int, default=10, help="seeds from 0, each with and without a walk")
     add("--length", type=int, default=120)
     add("--sequences", type=int, default=64)
     add("--results", type=Path, default=records.RESULTS, help="folder of the records")
     add("--unfinished", type=Path, default=ntm.UNFINISHED, help="folder of the trained machines")
     options = parser.parse_args(arguments)
     runs = [
-        ntm.Run("copy", "ntm", seed, perturb)
-        for perturb in (0.0, options.perturb)
+        ntm.Run("copy", "ntm", seed, changes=changes)
+        for changes in ({"walk": 0.0}, {})
         for seed in range(options.seeds)
     ]
     for run in runs:

@@ -23,6 +23,14 @@ def tensor(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a dense tensor; got layout {value.layout}")
 
 
+def integers(name: str, value: object) -> None:
+    """Refuse anything but a tensor of int32 or int64."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
+    if value.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"{name} must have dtype int64 or int32; got {value.dtype}")
+
+
 def shape(name: str, value: Tensor, rule: str, **sizes: int) -> None:
     """Refuse a shape that breaks `rule`, a pattern such as ``"(..., N, M)"``.
 
@@ -105,8 +113,8 @@ def number(name: str, value: object, low: float, high: float = math.inf) -> None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number; got {type(value).__name__}")
     if not (low <= value <= high and abs(value) <= sys.float_info.max):
-        rule = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
-        raise ValueError(f"{name} must be finite and {rule}; got {value}")
+        rule = f" and at least {low:g}" if high == math.inf else f" and in [{low:g}, {high:g}]"
+        raise ValueError(f"{name} must be finite{rule * (low > -math.inf)}; got {value}")
 
 
 def integer(name: str, value: object, low: int, high: float = math.inf) -> None:

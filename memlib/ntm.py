@@ -5,6 +5,7 @@ slots, `memlib.attention` reads and writes them. What is new is the controller, 
 that sets the gates of the heads from what it sees and what it last read.
 """
 
+import math
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
@@ -61,13 +62,16 @@ class NTMCell(nn.Module):
             is the paper's LSTM of size 100.
         initial_memory: what lies in the slots at first: "constant" (1e-6), "learned", or
             "random", drawn once and kept.
+        walk: added at first to the bias by which a write head steps on to the next slot. At 4 an
+            untrained machine leaves each input in a slot of its own, which is easier to learn
+            from than all inputs in one slot; 0 is the paper's.
         device: of the parameters.
         dtype: of the parameters.
 
     Raises:
         TypeError: a size is no integer, the controller no module, or the dtype not real.
         ValueError: a size below 1, an even number of shifts or more than slots, an unknown
-            initial memory, a controller of the wrong input size.
+            initial memory, a controller of the wrong input size, a walk without a shift.
 
     Source:
         Graves, Wayne, Danihelka 2014 (arXiv 1410.5401), sections 3 and 4; constant memory:
@@ -95,6 +99,7 @@ class NTMCell(nn.Module):
         shifts: int = 3,
         controller: nn.Module | None = None,
         initial_memory: InitialMemory = "constant",
+        walk: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -107,6 +112,9 @@ class NTMCell(nn.Module):
         if shifts % 2 == 0:
             raise ValueError(f"shifts must be odd; got {shifts}")
         checks.choice("initial_memory", initial_memory, ("constant", "learned", "random"))
+        checks.number("walk", walk, -math.inf)
+        if walk and shifts == 1:
+            raise ValueError(f"walk must be 0 with shifts = 1, which never move; got {walk}")
         like = torch.empty(0, device=device, dtype=dtype)
         checks.tensor("dtype", like)
 
@@ -114,7 +122,7 @@ class NTMCell(nn.Module):
             input_size, output_size, slots, width,
         )  # fmt: skip
         self.read_heads, self.write_heads, self.shifts = read_heads, write_heads, shifts
-        self.kind = initial_memory
+        self.kind, self.walk = initial_memory, walk
         factory: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
         seen = input_size + read_heads * width
         self.controller = nn.LSTMCell(seen, 100, **factory) if controller is None else controller
@@ -122,7 +130,8 @@ class NTMCell(nn.Module):
 
         heads = read_heads + write_heads
         # what the controller says to the heads: their gates, and what the write heads write
-        self._split = (heads * (width + shifts + 3), write_heads * 2 * width)
+        self._per_head = width + shifts + 3
+        self._split = (heads * self._per_head, write_heads * 2 * width)
         self.interface = nn.Linear(size, sum(self._split), **factory)
         self.output = nn.Linear(size + read_heads * width, output_size, **factory)
         self.initial_reads = nn.Parameter(torch.empty(read_heads, width, **factory))
@@ -133,14 +142,14 @@ class NTMCell(nn.Module):
             self.initial_memory = nn.Parameter(memory)
         else:
             self.register_buffer("initial_memory", memory)
-        self._reset_initial_state()
+        self._reset_start()
 
     def reset_parameters(self) -> None:
         """Draw new parameters: linear layers and controller as PyTorch does."""
         for module in (*self.controller.modules(), self.interface, self.output):
             if callable(reset := getattr(module, "reset_parameters", None)):
                 reset()
-        self._reset_initial_state()
+        self._reset_start()
 
     def initial_state(self, batch_size: int = 1) -> NTMState:
         """Return the learned state before the first step, every head on slot 0."""
@@ -181,7 +190,7 @@ class NTMCell(nn.Module):
         h, hidden, cell = self._control(seen, state)
 
         gates, changes = self.interface(h).split(self._split, dim=-1)
-        gates = gates.unflatten(-1, (self.read_heads + self.write_heads, -1))
+        gates = gates.unflatten(-1, (-1, self._per_head))
         weights = _locate(_gates(gates, self.width), state.memory, state.weights)  # (B, R + W, N)
 
         erase, add = changes.unflatten(-1, (2, self.write_heads, self.width)).unbind(1)
@@ -223,8 +232,11 @@ class NTMCell(nn.Module):
             checks.alike(**{"x": x, f"state.{name}": value})
         return state
 
-    def _reset_initial_state(self) -> None:
+    def _reset_start(self) -> None:
         with torch.no_grad():
+            if self.walk:
+                gates = self.interface.bias[: self._split[0]].unflatten(0, (-1, self._per_head))
+                gates[self.read_heads :, self.width + self.shifts // 2 + 1] += self.walk
             for value in (self.initial_reads, self.initial_hidden, self.initial_cell):
                 value.zero_()
             if self.kind == "constant":
@@ -237,7 +249,7 @@ class NTMCell(nn.Module):
         return (
             f"{self.input_size}, {self.output_size}, slots={self.slots}, width={self.width}, "
             f"read_heads={self.read_heads}, write_heads={self.write_heads}, "
-            f"shifts={self.shifts}, initial_memory={self.kind!r}"
+            f"shifts={self.shifts}, initial_memory={self.kind!r}, walk={self.walk:g}"
         )
 
 
@@ -254,6 +266,7 @@ class NTM(nn.Module):
         shifts: number of shifts S of a head, odd.
         controller: see `NTMCell`, as all of these.
         initial_memory: "constant", "learned" or "random".
+        walk: 0 is the paper's, 4 learns faster and more reliably.
         device: of the parameters.
         dtype: of the parameters.
 
@@ -287,14 +300,15 @@ class NTM(nn.Module):
         shifts: int = 3,
         controller: nn.Module | None = None,
         initial_memory: InitialMemory = "constant",
+        walk: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.cell = NTMCell(
             input_size, output_size, slots, width, read_heads=read_heads, write_heads=write_heads,
-            shifts=shifts, controller=controller, initial_memory=initial_memory, device=device,
-            dtype=dtype,
+            shifts=shifts, controller=controller, initial_memory=initial_memory, walk=walk,
+            device=device, dtype=dtype,
         )  # fmt: skip
 
     def reset_parameters(self) -> None:

@@ -567,6 +567,48 @@ def test_reset_parameters_draws_anew():
     assert all(torch.equal(after[n], p) for n, p in cell.state_dict().items())
 
 
+@pytest.mark.parametrize("heads", HEADS)
+@pytest.mark.parametrize("shifts", [3, 5])
+def test_walking_write_heads_use_a_slot_a_step_before_any_training(heads, shifts):
+    torch.manual_seed(0)
+    ntm = NTM(3, 2, 20, 4, read_heads=heads[0], write_heads=heads[1], shifts=shifts, walk=8.0)
+    x = draw(2, 6, 3, dtype=torch.float32)
+    for reset in (False, True):
+        if reset:
+            ntm.reset_parameters()
+        with torch.no_grad():
+            # the gate follows the place of the step before; where it looks is not the matter here
+            gates = ntm.cell.interface.bias[: ntm.cell._split[0]].unflatten(0, (sum(heads), -1))
+            gates[:, 4 + shifts] = -20
+            _, _, weights = ntm(x, need_weights=True)
+        places = weights.argmax(-1)  # (B, T, H)
+        walked = torch.arange(1, 7).view(1, 6, 1).expand(2, 6, heads[1])
+        assert torch.equal(places[..., heads[0] :], walked)
+
+
+def test_walk_is_a_bias_alone():
+    machines = []
+    for walk in (0.0, 3.0):
+        torch.manual_seed(0)
+        machines.append(NTM(3, 2, walk=walk).state_dict())
+    still, walking = machines
+    changed = {n: walking[n] - still[n] for n in still if not torch.equal(still[n], walking[n])}
+    assert list(changed) == ["cell.interface.bias"]
+    assert changed["cell.interface.bias"].nonzero().tolist() == [[26 + 20 + 2]]  # one on
+    assert_close(changed["cell.interface.bias"].sum(), torch.tensor(3.0))
+
+
+@pytest.mark.parametrize(("walk", "error"), [("4", TypeError), (float("nan"), ValueError)])
+def test_a_walk_is_a_number(walk, error):
+    with pytest.raises(error, match="walk must be"):
+        NTM(3, 2, walk=walk)
+
+
+def test_heads_that_never_move_cannot_walk():
+    with pytest.raises(ValueError, match=r"walk must be 0 with shifts = 1.*got 4"):
+        NTM(3, 2, shifts=1, walk=4.0)
+
+
 def test_a_seed_gives_one_machine():
     for memory in MEMORIES:
         first, second = ({}, {})
