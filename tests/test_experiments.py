@@ -681,17 +681,16 @@ class TestAblation:
         tiny = ntm.Recipe(sequences=8, every=8, exam=4, hidden=8, width=6)
         monkeypatch.setitem(ntm.RECIPES["copy"], "ntm", tiny)
         places = ["--results", str(tmp_path), "--unfinished", str(tmp_path / "unfinished")]
-        for perturb in ("0", "1e-6"):
-            command.main(["ntm", "--seeds", "2", "--perturb", perturb, *places])
+        for walk in ("4.0", "0.0"):
+            command.main(["ntm", "--seeds", "2", "--set", f"walk={walk}", *places])
         sizes = ["--seeds", "2", "--length", "20", "--sequences", "64"]
         assert command.main(["ntm_ablation", *sizes, *places]) == 0
         found = json.loads((tmp_path / "ntm_copy_ablation.json").read_text())["figures"]
         runs = json.loads((tmp_path / "ntm_copy.json").read_text())["runs"]
         assert len(found) == len(runs) == 4
         for figures in found:
-            run = next(
-                r for r in runs if all(r[key] == figures[key] for key in ("seed", "perturb"))
-            )
+            known = figures["seed"], figures["walk"]
+            run = next(r for r in runs if (r["seed"], r["recipe"]["walk"]) == known)
             assert run["beyond"][0]["length"] == 20
             # the same machine on other sequences: near a guess, both
             assert figures["wrong_bits"]["as trained"] == pytest.approx(80, abs=15)
