@@ -11,6 +11,7 @@ from memlib.attention import MEASURES, address, attend, read, similarity, write
 from memlib.content import ClassicalHopfield, Hopfield
 from memlib.device import default_device
 from memlib.key_value import KeyValueMemory, KeyValueState
+from memlib.memn2n import MemN2N, position_encoding
 from memlib.ntm import NTM, NTMCell, NTMState
 
 __version__ = "0.1.0"
@@ -23,6 +24,7 @@ __all__ = [
     "Hopfield",
     "KeyValueMemory",
     "KeyValueState",
+    "MemN2N",
     "NTM",
     "NTMCell",
     "NTMState",
@@ -31,6 +33,7 @@ __all__ = [
     "default_device",
     "interpolate",
     "locate",
+    "position_encoding",
     "programs",
     "read",
     "sharpen",

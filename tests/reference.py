@@ -275,3 +275,71 @@ def ntm(
             )
         )
     return torch.stack(logits), [torch.stack(part) for part in zip(*after, strict=True)]
+
+
+def memn2n(
+    embeddings: Sequence[ArrayLike],
+    story: Sequence[Sequence[int]],
+    question: Sequence[int],
+    *,
+    vocab_size: int,
+    answers: int,
+    slots: int,
+    tying: str,
+    hops: int,
+    position: bool,
+    temporal: bool,
+    relu: bool,
+    linear: bool,
+    answer: ArrayLike | None = None,
+    between: ArrayLike | None = None,
+) -> tuple[Array, Array]:
+    """One question: Sukhbaatar et al. 2015, section 2. Scores (A,) and weights (K, N)."""
+    tables = [np.asarray(table, float) for table in embeddings]
+    width = tables[0].shape[1]
+
+    def encode(table: Array, words: Sequence[int]) -> Array:
+        words = [word for word in words if word]
+        total = np.zeros(width)
+        for j, word in enumerate(words, 1):
+            for k in range(1, width + 1):
+                weight = 1.0
+                if position:
+                    weight += (
+                        4 * (k - (width + 1) / 2) * (j - (len(words) + 1) / 2)
+                        / (width * len(words))
+                    )  # fmt: skip
+                total[k - 1] += weight * table[word, k - 1]
+        return total
+
+    told = [i for i, sentence in enumerate(story) if any(sentence)]
+    readable = told[-slots:]
+    ages = {i: age for age, i in enumerate(reversed(readable))}
+    asking = {"adjacent": 0, "layerwise": 2, "none": 2 * hops}[tying]
+    u = encode(tables[asking], question)
+    weights = np.zeros((hops, len(story)))
+    for hop in range(hops):
+        keys, values = {
+            "adjacent": (hop, hop + 1),
+            "layerwise": (0, 1),
+            "none": (hop, hops + hop),
+        }[tying]
+        memory = {}
+        for i in readable:
+            time = vocab_size + ages[i]
+            memory[i] = [
+                encode(tables[which], story[i]) + (tables[which][time] if temporal else 0)
+                for which in (keys, values)
+            ]
+        scores = np.zeros(len(story))
+        for i in readable:
+            scores[i] = sum(a * b for a, b in zip(u, memory[i][0], strict=True))
+        shown = np.array([i in readable for i in range(len(story))], dtype=bool)
+        weights[hop] = scores if linear else softmax(scores, shown)
+        read = np.zeros(width)
+        for i in readable:
+            read += weights[hop, i] * memory[i][1]
+        u = read + (u if between is None else np.asarray(between, float) @ u)
+        u = np.maximum(u, 0) if relu else u
+    last = tables[-1][1 : answers + 1] if answer is None else np.asarray(answer, float)
+    return np.array([sum(a * b for a, b in zip(row, u, strict=True)) for row in last]), weights

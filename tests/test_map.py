@@ -15,6 +15,7 @@ from memlib import (
     Gates,
     Hopfield,
     KeyValueMemory,
+    MemN2N,
     NTMCell,
     address,
     attend,
@@ -205,7 +206,7 @@ def test_the_api_page_lists_every_public_name():
 def test_the_api_page_writes_overloaded_signatures_as_they_are():
     text = (BOOK / "api.md").read_text(encoding="utf-8")
     written = re.findall(r":: (\w+)\((.+)\)$", text, re.MULTILINE)
-    functions = (attend, KeyValueMemory.read, NTM.forward)
+    functions = (attend, KeyValueMemory.read, NTM.forward, MemN2N.forward)
     assert [name for name, _ in written] == [function.__name__ for function in functions]
     for function, (_, arguments) in zip(functions, written, strict=True):
         parameters = inspect.signature(function).parameters.values()
