@@ -253,7 +253,7 @@ def set_up(run: Run) -> training.Training:
         rate=rate,
         batch_size=recipe.batch_size,
         every=recipe.every,
-        clip=recipe.clip,
+        clip=training.by_running_norm(recipe.clip),
     )
 
 

@@ -53,7 +53,9 @@ class Training:
         rate: the learning rate as a function of the sequences seen, and of nothing else.
         batch_size: sequences an update.
         every: sequences between evaluations.
-        clip: largest norm of the gradient, in running means of the norm.
+        clip: shortens gradients, before each step; see `by_running_norm` and `by_matrix`.
+        prepare: called with the sequences seen before each update and each evaluation, for what
+            changes on the way, such as the end of a linear start.
         progress: how far it has come.
     """
 
@@ -66,7 +68,8 @@ class Training:
     rate: Callable[[int], float]
     batch_size: int
     every: int
-    clip: float
+    clip: Callable[[nn.Module, Progress], None]
+    prepare: Callable[[nn.Module, int], None] = lambda model, sequences: None
     progress: Progress = field(default_factory=Progress)
 
     def generators(self) -> dict[str, Generator]:
@@ -138,6 +141,7 @@ def update(training: Training) -> None:
     """Take one step down the gradient of one batch."""
     start = time.process_time()
     model, optimizer, progress = training.model.train(), training.optimizer, training.progress
+    training.prepare(model, progress.sequences)
     for group in optimizer.param_groups:
         group["lr"] = training.rate(progress.sequences)
     optimizer.zero_grad()
@@ -145,29 +149,42 @@ def update(training: Training) -> None:
     for parameter in model.parameters():  # none is left out, so that all have optimizer state
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    clip(training)
+    training.clip(model, progress)
     optimizer.step()
     progress.sequences += training.batch_size
     progress.seconds += time.process_time() - start
 
 
-def clip(training: Training) -> None:
-    """Shorten a gradient that is long beside those before it.
+def by_running_norm(ratio: float) -> Callable[[nn.Module, Progress], None]:
+    """Shorten a gradient that is long beside those before it, to `ratio` running means.
 
     Gradients shrink a thousandfold as a task is learned; a fixed limit that tames the first ones
     never acts on the outliers that come later.
     """
-    progress = training.progress
-    limit = training.clip * progress.norm if progress.norm else float("inf")
-    parameters = list(training.model.parameters())
-    norm = nn.utils.clip_grad_norm_(parameters, limit, error_if_nonfinite=True).item()
-    kept = min(norm, limit)
-    progress.norm = RUNNING * progress.norm + (1 - RUNNING) * kept if progress.norm else kept
+
+    def clip(model: nn.Module, progress: Progress) -> None:
+        limit = ratio * progress.norm if progress.norm else float("inf")
+        norm = nn.utils.clip_grad_norm_(model.parameters(), limit, error_if_nonfinite=True).item()
+        kept = min(norm, limit)
+        progress.norm = RUNNING * progress.norm + (1 - RUNNING) * kept if progress.norm else kept
+
+    return clip
+
+
+def by_matrix(limit: float) -> Callable[[nn.Module, Progress], None]:
+    """Shorten the gradient of each parameter by itself, to a norm of `limit`."""
+
+    def clip(model: nn.Module, progress: Progress) -> None:
+        for parameter in model.parameters():
+            nn.utils.clip_grad_norm_(parameter, limit, error_if_nonfinite=True)
+
+    return clip
 
 
 def evaluate(training: Training) -> None:
     """Add a point to the curve."""
     progress = training.progress
+    training.prepare(training.model, progress.sequences)
     with torch.no_grad():
         figures = training.evaluate(training.model.eval())
     progress.curve.append(

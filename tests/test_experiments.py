@@ -64,7 +64,7 @@ def make(hidden=5, dtype=torch.float32, kind=torch.optim.Adam, loss=None, **opti
         rate=lambda sequences: 0.1 / (1 + sequences / 50),
         batch_size=4,
         every=20,
-        clip=1.0,
+        clip=training.by_running_norm(1.0),
     )
 
 
@@ -171,7 +171,7 @@ class TestTraining:
     def test_a_gradient_is_clipped_at_the_running_norm(self):
         job = make(kind=torch.optim.SGD, loss=lambda model, x: 1e6 * squared(model, x))
         job.rate = lambda _: 1.0
-        job.clip, job.progress.norm = 1.5, 2.0
+        job.clip, job.progress.norm = training.by_running_norm(1.5), 2.0
         before = [p.clone() for p in job.model.parameters()]
         training.update(job)
         after = job.model.parameters()
@@ -188,6 +188,22 @@ class TestTraining:
         moved = torch.cat([(a - b).flatten() for a, b in zip(after, before, strict=True)])
         assert job.progress.norm == pytest.approx(moved.norm().item(), rel=1e-3)
         assert job.progress.norm > 10
+
+    def test_each_matrix_is_clipped_by_itself(self):
+        job = make(kind=torch.optim.SGD, loss=lambda model, x: 1e4 * squared(model, x))
+        job.rate, job.clip = (lambda _: 1.0), training.by_matrix(0.5)
+        before = [p.clone() for p in job.model.parameters()]
+        training.update(job)
+        after = job.model.parameters()
+        moved = [(a - b).norm().item() for a, b in zip(after, before, strict=True)]
+        assert max(moved) == pytest.approx(0.5, rel=1e-3)
+        assert sum(m == pytest.approx(0.5, rel=1e-3) for m in moved) >= 2
+
+    def test_the_model_is_prepared_for_every_update_and_evaluation(self, path):
+        job, seen = make(), []
+        job.prepare = lambda model, sequences: seen.append((model is job.model, sequences))
+        training.train(job, 20, path=path, about=ABOUT)
+        assert seen == [(True, n) for n in (0, 0, 4, 8, 12, 16, 20)]
 
     def test_a_gradient_that_is_nan_stops_the_run(self, path):
         job = make(loss=lambda model, x: squared(model, x) * float("nan"))
