@@ -48,6 +48,7 @@ class Recipe:
         width: of a slot.
         walk: of the write heads, see `memlib.NTMCell`.
         sizes: of the task, where they are not the paper's.
+        compiled: the NTM's step, which pays where there are many.
     """
 
     sequences: int
@@ -65,6 +66,7 @@ class Recipe:
     width: int = 20
     walk: float = 4.0
     sizes: Mapping[str, Any] = field(default_factory=dict)
+    compiled: bool = False
 
 
 def for_models(
@@ -93,7 +95,7 @@ RECIPES = {
         lstm={"hidden": 256, "layers": 3, "learning_rate": 1e-3},
     ),
     "associative-recall": for_models(
-        Recipe(sequences=50_000, every=2_000, batch_size=16),
+        Recipe(sequences=100_000, every=2_000, batch_size=16),
         feedforward={"hidden": 256, "heads": 4},
         lstm={"hidden": 256, "layers": 3, "learning_rate": 1e-3},
     ),
@@ -192,6 +194,8 @@ def make_model(run: Run) -> nn.Module:
             inputs, outputs, recipe.slots, recipe.width, controller=controller,
             read_heads=recipe.heads, write_heads=recipe.heads, walk=recipe.walk,
         )  # fmt: skip
+        if recipe.compiled:
+            model.compile()
     if run.perturb:
         bias = next(p for name, p in model.named_parameters() if "bias" in name)
         bias.data[0] += run.perturb

@@ -511,6 +511,32 @@ def test_compiles_with_inductor():
     compiled_equals_eager("inductor", (1, 1))
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # dynamo looks at all
+def test_a_compiled_step_serves_every_length_and_every_copy():
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    ntm = NTM(INPUT, OUTPUT, SLOTS, WIDTH)
+    compiled = copy.deepcopy(ntm)
+    compiled.compile(fullgraph=True, backend=backend)
+    for steps in (3, 7, 4):
+        x = torch.randn(2, steps, INPUT)
+        assert_close(compiled(x)[0], ntm(x)[0])
+    assert len(graphs) <= 2  # a first step, whose state has other strides, and all others
+    other = copy.deepcopy(compiled)
+    with torch.no_grad():
+        other.cell.output.bias += 1
+        other.cell.interface.bias += 1
+    other.load_state_dict(ntm.state_dict())
+    with torch.no_grad():
+        compiled.cell.interface.bias += 1
+    assert_close(other(x)[0], ntm(x)[0])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_runs_on_meta(kind):
     ntm = make(kind, of=NTM, device="meta", initial_memory="learned")
