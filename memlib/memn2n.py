@@ -94,6 +94,9 @@ class MemN2N(nn.Module):
         temporal: add to each slot a vector for its age, counted from the newest sentence.
         noise: in training, make ages up to this fraction larger, by random gaps.
         relu: clip the query at 0 after each hop.
+        empty: let the slots without a sentence take part in the softmax, with a key and a value of
+            0. Then a hop may look at nothing, and what it brings back tells how many sentences
+            fit; without them every read is an average.
         linear: read without softmax; for a linear start, train so first, then set
             ``model.linear = False``.
         device: of the parameters.
@@ -130,6 +133,7 @@ class MemN2N(nn.Module):
         temporal: bool = True,
         noise: float = 0.0,
         relu: bool = False,
+        empty: bool = True,
         linear: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -148,7 +152,7 @@ class MemN2N(nn.Module):
 
         self.vocab_size, self.answers, self.width, self.hops = vocab_size, answers, width, hops
         self.slots, self.tying, self.encoding, self.temporal = slots, tying, encoding, temporal
-        self.noise, self.relu, self.linear = noise, relu, linear
+        self.noise, self.relu, self.empty, self.linear = noise, relu, empty, linear
         factory: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
         # which matrices hold the keys and the values of each hop, and the question
         self._keys, self._values, self._question = {
@@ -199,8 +203,9 @@ class MemN2N(nn.Module):
             need_weights: return where each hop looked too.
 
         Returns:
-            Scores (B, A), before a softmax; with `need_weights` also the weights (B, K, N).
-            Without a readable sentence the answer rests on the question alone.
+            Scores (B, A), before a softmax; with `need_weights` also the weights (B, K, N), which
+            sum to 1 together with those of the empty slots. Without a readable sentence the
+            answer rests on the question alone.
 
         Raises:
             TypeError: story or question are no integer tensors.
@@ -213,12 +218,18 @@ class MemN2N(nn.Module):
         encoded = self._encode(story, question, age.clamp(max=self.slots - 1), told)
 
         memory, u = encoded[:, :-1], encoded[:, -1, self._question]  # (B, N, matrices, d), (B, d)
+        if self.empty:
+            more = max(0, self.slots - story.shape[1])
+            memory, told = F.pad(memory, (0, 0, 0, 0, 0, more)), F.pad(told, (0, more))
+            mask = F.pad(mask, (0, more))
+            left = self.slots - mask.sum(1, keepdim=True)  # (B, 1), slots without a sentence
+            mask = mask | ~told & ((~told).cumsum(1) <= left)
         weights = []
         for k, v in zip(self._keys, self._values, strict=True):
             read, where = self._hop(u, memory[:, :, k], memory[:, :, v], mask)
             u = read + (u if self.between is None else u @ self.between.mT)
             u = u.relu() if self.relu else u
-            weights.append(where)
+            weights.append((where * told)[:, : story.shape[1]])
         answer = self.embeddings[-1][1 : self.answers + 1] if self.answer is None else self.answer
         scores = u @ answer.mT
         return (scores, torch.stack(weights, dim=1)) if need_weights else scores
@@ -291,5 +302,6 @@ class MemN2N(nn.Module):
         return (
             f"{self.vocab_size}, {self.answers}, width={self.width}, hops={self.hops}, "
             f"slots={self.slots}, tying={self.tying!r}, encoding={self.encoding!r}, "
-            f"temporal={self.temporal}, noise={self.noise}, relu={self.relu}, linear={self.linear}"
+            f"temporal={self.temporal}, noise={self.noise}, relu={self.relu}, empty={self.empty}, "
+            f"linear={self.linear}"
         )

@@ -290,6 +290,7 @@ def memn2n(
     position: bool,
     temporal: bool,
     relu: bool,
+    empty: bool,
     linear: bool,
     answer: ArrayLike | None = None,
     between: ArrayLike | None = None,
@@ -335,7 +336,14 @@ def memn2n(
         for i in readable:
             scores[i] = sum(a * b for a, b in zip(u, memory[i][0], strict=True))
         shown = np.array([i in readable for i in range(len(story))], dtype=bool)
-        weights[hop] = scores if linear else softmax(scores, shown)
+        if empty:  # slots with a key of 0
+            free = slots - len(readable)
+            padded = softmax(
+                np.append(scores, np.zeros(free)), np.append(shown, np.full(free, True))
+            )
+        else:
+            padded = softmax(scores, shown)
+        weights[hop] = scores if linear else padded[: len(story)]
         read = np.zeros(width)
         for i in readable:
             read += weights[hop, i] * memory[i][1]

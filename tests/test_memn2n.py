@@ -41,11 +41,16 @@ def draw(batch=3, sentences=4, words=5, seed=1):
 @pytest.mark.parametrize("tying", TYINGS)
 @pytest.mark.parametrize("encoding", ["position", "bag"])
 @pytest.mark.parametrize("temporal", [True, False])
-@pytest.mark.parametrize(("relu", "linear"), [(False, False), (True, False), (False, True)])
-def test_parity_with_plain_loops(tying, encoding, temporal, relu, linear):
-    options = {"tying": tying, "temporal": temporal, "relu": relu, "linear": linear}
+@pytest.mark.parametrize(
+    ("relu", "empty", "linear"),
+    [(False, True, False), (True, True, False), (False, False, False), (False, True, True)],
+)
+@pytest.mark.parametrize("sentences", [4, 7])  # 7: more than the memory holds
+def test_parity_with_plain_loops(tying, encoding, temporal, relu, empty, linear, sentences):
+    options = {"tying": tying, "temporal": temporal, "relu": relu}
+    options |= {"empty": empty, "linear": linear}
     model = make(encoding=encoding, **options)
-    story, question = draw(sentences=7)  # longer than the memory
+    story, question = draw(sentences=sentences)
     scores, weights = model(story, question, need_weights=True)
     shared = {"vocab_size": VOCAB, "answers": ANSWERS, "slots": SLOTS, "hops": HOPS}
     shared |= {"position": encoding == "position", **options}
@@ -63,12 +68,20 @@ def test_parity_with_plain_loops(tying, encoding, temporal, relu, linear):
 
 @pytest.mark.parametrize("tying", TYINGS)
 def test_a_hop_is_one_attend(tying):
+    """Over the sentences, and over all slots, the empty ones being 0."""
     model = make(tying=tying)
     story, question = draw()
+    full = torch.cat((story, torch.zeros(3, SLOTS - 4, 5, dtype=torch.int64)), dim=1)
+    for model.empty, shown in ((False, story), (True, full)):
+        hop_by_hop(model, shown, question, everything=model.empty)
+
+
+def hop_by_hop(model, story, question, everything):
     told = (story != 0).any(-1)
     age = told.flip(1).cumsum(1).flip(1) - told.long()
     encoded = model._encode(story, question, age, told)
     memory, u = encoded[:, :-1], encoded[:, -1, model._question]
+    told = told | everything
     for k, v in zip(model._keys, model._values, strict=True):
         read = attend(
             u.unsqueeze(1), memory[:, :, k], memory[:, :, v], measure="dot", mask=told.unsqueeze(1)
@@ -212,8 +225,12 @@ def test_older_and_newer_are_told_apart_by_age_alone():
     question = torch.tensor([[3]])
     _, weights = make()(story, question, need_weights=True)
     assert weights[0, 0].unique().numel() == 3
-    _, weights = make(temporal=False)(story, question, need_weights=True)
-    assert_close(weights, torch.full((1, HOPS, 3), 1 / 3, dtype=torch.float64))
+    for empty, share in ((True, 1 / SLOTS), (False, 1 / 3)):
+        model = make(temporal=False, empty=empty)
+        with torch.no_grad():
+            model.embeddings[0][3] = 0  # a question that looks for nothing
+        _, weights = model(story, question, need_weights=True)
+        assert_close(weights[:, 0], torch.full((1, 3), share, dtype=torch.float64))
 
 
 def test_noise_makes_gaps_of_every_kind():
