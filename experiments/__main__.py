@@ -7,6 +7,7 @@ import sys
 EXPERIMENTS = {
     "ntm": "the Neural Turing Machine and an LSTM on the paper's five tasks",
     "ntm_ablation": "why some machines copy longer sequences and others do not",
+    "babi": "end-to-end memory networks on the bAbI tasks, per task and jointly",
 }
 
 

@@ -58,6 +58,7 @@ class Recipe:
         tying: of the matrices.
         encoding: of a sentence.
         relu: between hops.
+        empty: slots in the softmax.
         decay: of the weights, a share at each update in learning rates.
         dropout: share of the words not heard in training.
     """
@@ -76,6 +77,7 @@ class Recipe:
     tying: str = "adjacent"
     encoding: str = "position"
     relu: bool = False
+    empty: bool = True
     decay: float = 0.0
     dropout: float = 0.0
 
@@ -152,6 +154,7 @@ def make_model(recipe: Recipe, data: Data, seed: int) -> MemN2N:
         encoding=recipe.encoding,  # type: ignore[arg-type]
         noise=recipe.noise,
         relu=recipe.relu,
+        empty=recipe.empty,
     )
     return model.to(default_device())
 
@@ -297,7 +300,7 @@ def main(arguments: list[str]) -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m experiments babi", description=__doc__)
     add = parser.add_argument
-    add("--data", type=Path, help="folder of the files; without it, where memlib finds them")
+    add("--data", type=Path, help="where the files are; without it, where memlib finds them")
     add("--tasks", type=numbers, default=numbers("all"), help="all, or numbers such as 1,2,3")
     add("--joint", action="store_true", help="one model for all the tasks")
     add("--hops", type=int, default=3)
@@ -314,7 +317,7 @@ def main(arguments: list[str]) -> None:
     if options.restarts < 1:
         parser.error(f"--restarts must be at least 1; got {options.restarts}")
     torch.set_num_threads(options.threads)
-    data = options.data or find_babi()  # a folder that is given may hold another set
+    data = find_babi(options.data)  # the folder of any set, or one that holds en
     changes = {"hops": options.hops, **dict(options.set)}
     models = [options.tasks] if options.joint else [(task,) for task in options.tasks]
     seeds = range(options.seed, options.seed + options.restarts)

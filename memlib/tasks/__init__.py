@@ -10,6 +10,8 @@ from memlib.tasks.babi import (
     Vocabulary,
     read_babi,
 )
+from memlib.tasks.babi_files import babi_file, find_babi
+from memlib.tasks.babi_stories import babi_stories
 from memlib.tasks.batch import Batch, bits_per_sequence, wrong_bits
 from memlib.tasks.ngrams import ngrams, optimal_bits
 from memlib.tasks.table import TASKS, Task
@@ -25,8 +27,11 @@ __all__ = [
     "Task",
     "Vocabulary",
     "associative_recall",
+    "babi_file",
+    "babi_stories",
     "bits_per_sequence",
     "copy",
+    "find_babi",
     "ngrams",
     "optimal_bits",
     "priority_sort",
