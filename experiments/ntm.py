@@ -76,7 +76,7 @@ def for_models(
     return {
         "ntm": recipe,
         "ntm-feedforward": replace(recipe, **feedforward),
-        "lstm": replace(recipe, **lstm),
+        "lstm": replace(recipe, compiled=False, **lstm),
     }
 
 
@@ -90,22 +90,22 @@ RECIPES = {
         lstm={"hidden": 256, "layers": 3, "learning_rate": 1e-3},
     ),
     "repeat-copy": for_models(
-        Recipe(sequences=24_000, every=1_000),
+        Recipe(sequences=40_000, every=1_000, learning_rate=1e-3, compiled=True),
         feedforward={},
-        lstm={"hidden": 256, "layers": 3, "learning_rate": 1e-3},
+        lstm={"hidden": 256, "layers": 3},
     ),
     "associative-recall": for_models(
-        Recipe(sequences=40_000, every=1_000, learning_rate=1e-3, walk=0.0),
+        Recipe(sequences=80_000, every=2_000, learning_rate=1e-3, walk=0.0, compiled=True),
         feedforward={"hidden": 256, "heads": 4},
         lstm={"hidden": 256, "layers": 3},
     ),
     "ngrams": for_models(
         Recipe(sequences=50_000, every=2_000, batch_size=8, compiled=True),
         feedforward={},
-        lstm={"hidden": 128, "layers": 3, "learning_rate": 1e-3, "compiled": False},
+        lstm={"hidden": 128, "layers": 3, "learning_rate": 1e-3},
     ),
     "priority-sort": for_models(
-        Recipe(sequences=50_000, every=2_000, batch_size=16, heads=5, hidden=200),
+        Recipe(sequences=30_000, every=1_000, batch_size=8, heads=5, hidden=200, compiled=True),
         feedforward={"hidden": 512, "heads": 8},
         lstm={"hidden": 128, "layers": 3, "learning_rate": 1e-3},
     ),
