@@ -8,6 +8,7 @@ EXPERIMENTS = {
     "ntm": "the Neural Turing Machine and an LSTM on the paper's five tasks",
     "ntm_ablation": "why some machines copy longer sequences and others do not",
     "babi": "end-to-end memory networks on the bAbI tasks, per task and jointly",
+    "babi_live": "the short run on task 1 that the chapter shows, from ten starts",
 }
 
 

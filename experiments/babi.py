@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from experiments import files, records, training
+from experiments import checkpoints, files, records, training
 from memlib import MemN2N, default_device
 from memlib.tasks import (
     Question,
@@ -219,8 +219,8 @@ def set_up(recipe: Recipe, data: Data, seed: int) -> tuple[training.Training, in
     return job, (recipe.linear_epochs + recipe.epochs) * epoch
 
 
-def perform(run: Run, options: argparse.Namespace) -> dict[str, Any]:
-    """Train one model, or find it trained; return its errors and its curve."""
+def fit(run: Run, options: argparse.Namespace) -> tuple[training.Training, Recipe, Data]:
+    """Train one model, or find it trained; return it with its recipe and its questions."""
     data = load(run, run.changes.get("slots", SINGLE.slots))
     recipe = run.recipe(len(data.train.answer) + len(data.valid.answer))
     job, budget = set_up(recipe, data, run.seed)
@@ -233,7 +233,13 @@ def perform(run: Run, options: argparse.Namespace) -> dict[str, Any]:
         if options.fresh:
             path.unlink(missing_ok=True)
         name = "joint" if run.joint else f"task {run.tasks[0]}"
-        progress = training.train(job, budget, path=path, about=about, label=f"{name} {run.seed}")
+        training.train(job, budget, path=path, about=about, label=f"{name} {run.seed}")
+    return job, recipe, data
+
+
+def perform(run: Run, options: argparse.Namespace) -> dict[str, Any]:
+    """Train one model, or find it trained; return its errors and its curve."""
+    job, recipe, data = fit(run, options)
     parts = {"train": data.train, "valid": data.valid}
     parts |= {} if options.valid else {"test": data.test}
     found = {f"{part}_error": errors(job.model, asked) for part, asked in parts.items()}
@@ -244,10 +250,26 @@ def perform(run: Run, options: argparse.Namespace) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in job.model.parameters()),
         "words": len(data.vocabulary),
         "answers": len(data.vocabulary.answers),
-        "seconds": round(progress.seconds, 1),
-        "codes": progress.codes,
-        "curve": progress.curve,
+        "seconds": round(job.progress.seconds, 1),
+        "codes": job.progress.codes,
+        "curve": job.progress.curve,
     }
+
+
+def export(run: Run, options: argparse.Namespace, command: str) -> None:
+    """Keep a trained model beside the record, with the words that its numbers stand for."""
+    job, recipe, data = fit(run, argparse.Namespace(**{**vars(options), "fresh": False}))
+    about = {
+        "experiment": "babi",
+        "command": command,
+        "tasks": list(run.tasks),
+        "seed": run.seed,
+        "recipe": asdict(recipe),
+        "answers": list(data.vocabulary.answers),
+        "words": list(data.vocabulary.words),
+        **records.origin(*CODE),
+    }
+    checkpoints.save(options.out.with_suffix(".safetensors"), job.model.state_dict(), about)
 
 
 def choose(restarts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -310,21 +332,22 @@ def main(arguments: list[str]) -> None:
         help="change the recipe: " + ", ".join(f.name for f in fields(Recipe)))  # fmt: skip
     add("--valid", action="store_true", help="do not ask the test questions: to choose by")
     add("--out", type=Path, help="JSON file of the errors")
+    add("--export", action="store_true", help="keep the chosen model, beside the JSON file")
     add("--fresh", action="store_true", help="start anew, whatever was saved")
     add("--threads", type=int, default=1)
     add("--unfinished", type=Path, default=UNFINISHED, help="folder of the checkpoints")
     options = parser.parse_args(arguments)
     if options.restarts < 1:
         parser.error(f"--restarts must be at least 1; got {options.restarts}")
+    if options.export and not (options.out and (options.joint or len(options.tasks) == 1)):
+        parser.error("--export needs --out, and one model: --joint or a single task")
     torch.set_num_threads(options.threads)
     data = find_babi(options.data)  # the folder of any set, or one that holds en
     changes = {"hops": options.hops, **dict(options.set)}
     models = [options.tasks] if options.joint else [(task,) for task in options.tasks]
     seeds = range(options.seed, options.seed + options.restarts)
-    groups = [
-        [perform(Run(data, tasks, options.joint, seed, changes), options) for seed in seeds]
-        for tasks in models
-    ]
+    runs = [[Run(data, tasks, options.joint, seed, changes) for seed in seeds] for tasks in models]
+    groups = [[perform(run, options) for run in group] for group in runs]
     part = "valid_error" if options.valid else "test_error"
     found = summary(groups, part)
     for task, error in found[part].items():
@@ -336,6 +359,9 @@ def main(arguments: list[str]) -> None:
         models_told = [{"chosen": choose(g)["seed"], "restarts": g} for g in groups]
         record = {**found, **told, **records.origin(*CODE), "models": models_told}
         files.write(options.out, (json.dumps(record, indent=1) + "\n").encode())
+        if options.export:
+            best = choose(groups[0])["seed"]
+            export(next(run for run in runs[0] if run.seed == best), options, command)
 
 
 def again(arguments: list[str]) -> list[str]:

@@ -1,0 +1,72 @@
+"""The bAbI experiment on stories of our own, and the checkpoint that the chapter reads."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Generator
+
+from experiments import babi, babi_live
+from memlib import MemN2N
+from memlib.tasks import Vocabulary, babi_stories, read_babi
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A folder of one task, in the format of the files."""
+    folder = tmp_path / "en"
+    folder.mkdir()
+    for split, count in (("train", 100), ("test", 50)):
+        lines = []
+        for question in babi_stories(1, count, generator=Generator().manual_seed(len(split))):
+            facts = [" ".join(fact) + "." for fact in question.story]
+            by = " ".join(str(fact + 1) for fact in question.supporting)
+            asked = f"{' '.join(question.question)}?\t{question.answer}\t{by}"
+            lines += [f"{n} {line}" for n, line in enumerate((*facts, asked), 1)]
+        (folder / f"qa1_ours_{split}.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def command(data, *more):
+    short = ("--set", "linear_epochs=1", "--set", "epochs=2")
+    places = ("--data", str(data), "--out", str(data.parent / "found.json"))
+    return [*places, "--unfinished", str(data.parent / "unfinished"), *short, *more]
+
+
+def test_the_exported_model_is_the_chosen_one(data):
+    babi.main(["--tasks", "1", *command(data, "--restarts", "2", "--export")])
+    record = json.loads((data.parent / "found.json").read_text())
+    path = data.parent / "found.safetensors"
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["about"])
+    chosen = next(r for r in record["models"][0]["restarts"] if r["seed"] == about["seed"])
+    assert about["seed"] == record["models"][0]["chosen"]
+    assert about["recipe"] == chosen["recipe"]
+    assert path.stat().st_size < 500_000
+
+    words, recipe = Vocabulary(about["answers"], about["words"][1:]), about["recipe"]
+    assert list(words.words) == about["words"]
+    sizes = {name: recipe[name] for name in ("width", "hops", "slots", "noise")}
+    model = MemN2N(len(words), len(words.answers), **sizes)
+    model.load_state_dict(load_file(path))
+    test = words.encode(read_babi(data / "qa1_ours_test.txt", task=1), unknown="skip")
+    with torch.no_grad():
+        assert babi.errors(model, test) == {1: chosen["test_error"]["1"]}
+
+
+@pytest.mark.parametrize("more", [["--tasks", "1"], ["--tasks", "1,2", "--out", "found.json"]])
+def test_an_export_needs_a_file_and_one_model(more, capsys):
+    with pytest.raises(SystemExit):
+        babi.main(["--export", *more])
+    assert "--export needs --out, and one model" in capsys.readouterr().err
+
+
+def test_the_live_run_is_the_short_recipe(data):
+    babi_live.main(command(data, "--restarts", "1"))
+    record = json.loads((data.parent / "found.json").read_text())
+    (restart,) = record["models"][0]["restarts"]
+    assert restart["recipe"]["halve"] == babi_live.SHORT["halve"]
+    assert record["test_error"].keys() == {"1"}
+    assert "babi --tasks 1" in record["command"]
