@@ -113,7 +113,10 @@ RECIPES = {
 
 BEYOND: dict[str, list[dict[str, int]]] = {  # sizes never trained on
     "copy": [{"length": length} for length in (20, 40, 80, 120)],
-    "repeat-copy": [{"length": 10, "repeats": 20}, {"length": 20, "repeats": 10}],
+    "repeat-copy": [
+        {"length": length, "repeats": repeats}
+        for length, repeats in ((12, 10), (20, 5), (20, 10), (10, 12), (10, 20))
+    ],
     "associative-recall": [{"items": items} for items in (6, 8, 10, 12, 15, 20)],
 }
 

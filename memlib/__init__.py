@@ -8,27 +8,40 @@ book, in reading order; each imports only from those before it.
 from memlib import programs
 from memlib.addressable import Gates, Head, interpolate, locate, sharpen, shift
 from memlib.attention import MEASURES, address, attend, read, similarity, write
+from memlib.cache import KVCache, SegmentMemory
 from memlib.content import ClassicalHopfield, Hopfield
+from memlib.decoder import Decoder
 from memlib.device import default_device
+from memlib.dnc import DNC, DNCCell, DNCState, allocation
 from memlib.key_value import KeyValueMemory, KeyValueState
 from memlib.memn2n import MemN2N, position_encoding
 from memlib.ntm import NTM, NTMCell, NTMState
+from memlib.transformer import FeedForward, MemoryAttention
 
 __version__ = "0.1.0"
 
 __all__ = [
     "MEASURES",
     "ClassicalHopfield",
+    "DNC",
+    "DNCCell",
+    "DNCState",
+    "Decoder",
+    "FeedForward",
     "Gates",
     "Head",
     "Hopfield",
+    "KVCache",
     "KeyValueMemory",
     "KeyValueState",
     "MemN2N",
+    "MemoryAttention",
     "NTM",
     "NTMCell",
     "NTMState",
+    "SegmentMemory",
     "address",
+    "allocation",
     "attend",
     "default_device",
     "interpolate",

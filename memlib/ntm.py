@@ -6,7 +6,7 @@ that sets the gates of the heads from what it sees and what it last read.
 """
 
 import math
-from typing import Any, Literal, NamedTuple, overload
+from typing import Literal, NamedTuple, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,7 @@ from torch import Tensor, nn
 from memlib import checks
 from memlib.addressable import _gates, _locate
 from memlib.attention import _read, _write
-
-InitialMemory = Literal["constant", "learned", "random"]
-CONSTANT = 1e-6  # Collier and Beel 2018: a small constant learns fastest
+from memlib.recurrent import Cell, InitialMemory, Machine
 
 
 class NTMState(NamedTuple):
@@ -41,7 +39,7 @@ class NTMState(NamedTuple):
         return NTMState(*(value.detach() for value in self))
 
 
-class NTMCell(nn.Module):
+class NTMCell(Cell):
     r"""One step of a Neural Turing Machine.
 
     The controller sees the input and the last reads, :math:`h_t = c(x_t, r_{t-1}, h_{t-1})`; one
@@ -87,6 +85,9 @@ class NTMCell(nn.Module):
         (torch.Size([2, 8]), torch.Size([2, 128, 20]))
     """
 
+    state_type = ("an NTMState", NTMState)
+    state_shapes = ("(B, N, M)", "(B, R, M)", "(B, H, N)", "(B, D)", "(B, D)")
+
     def __init__(
         self,
         input_size: int,
@@ -104,63 +105,28 @@ class NTMCell(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        sizes = {"input_size": input_size, "output_size": output_size, "slots": slots}
-        sizes |= {"width": width, "read_heads": read_heads, "write_heads": write_heads}
-        for name, size in sizes.items():
-            checks.integer(name, size, 1)
+        self._size(input_size=input_size, output_size=output_size, slots=slots, width=width)
+        self._size(read_heads=read_heads, write_heads=write_heads)
         checks.integer("shifts", shifts, 1, slots)
         if shifts % 2 == 0:
             raise ValueError(f"shifts must be odd; got {shifts}")
-        checks.choice("initial_memory", initial_memory, ("constant", "learned", "random"))
         checks.number("walk", walk, -math.inf)
         if walk and shifts == 1:
             raise ValueError(f"walk must be 0 with shifts = 1, which never move; got {walk}")
-        like = torch.empty(0, device=device, dtype=dtype)
-        checks.tensor("dtype", like)
-
-        self.input_size, self.output_size, self.slots, self.width = (
-            input_size, output_size, slots, width,
-        )  # fmt: skip
-        self.read_heads, self.write_heads, self.shifts = read_heads, write_heads, shifts
-        self.kind, self.walk = initial_memory, walk
-        factory: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
-        seen = input_size + read_heads * width
-        self.controller = nn.LSTMCell(seen, 100, **factory) if controller is None else controller
-        size, hidden, cell = _sizes(self.controller, seen, like)
-
-        heads = read_heads + write_heads
+        self.shifts, self.walk = shifts, walk
         # what the controller says to the heads: their gates, and what the write heads write
         self._per_head = width + shifts + 3
-        self._split = (heads * self._per_head, write_heads * 2 * width)
-        self.interface = nn.Linear(size, sum(self._split), **factory)
-        self.output = nn.Linear(size + read_heads * width, output_size, **factory)
-        self.initial_reads = nn.Parameter(torch.empty(read_heads, width, **factory))
-        self.initial_hidden = nn.Parameter(torch.empty(hidden, **factory))
-        self.initial_cell = nn.Parameter(torch.empty(cell, **factory))
-        memory = torch.empty(slots, width, **factory)
-        if initial_memory == "learned":
-            self.initial_memory = nn.Parameter(memory)
-        else:
-            self.register_buffer("initial_memory", memory)
-        self._reset_start()
-
-    def reset_parameters(self) -> None:
-        """Draw new parameters: linear layers and controller as PyTorch does."""
-        for module in (*self.controller.modules(), self.interface, self.output):
-            if callable(reset := getattr(module, "reset_parameters", None)):
-                reset()
+        self._split = ((read_heads + write_heads) * self._per_head, write_heads * 2 * width)
+        self._build(sum(self._split), controller, initial_memory, device, dtype)
         self._reset_start()
 
     def initial_state(self, batch_size: int = 1) -> NTMState:
         """Return the learned state before the first step, every head on slot 0."""
-        checks.integer("batch_size", batch_size, 0)
-        learned = (self.initial_reads, self.initial_hidden, self.initial_cell)
-        reads, hidden, cell = (x.expand(batch_size, *x.shape).clone() for x in learned)
-        memory = self.initial_memory.expand(batch_size, -1, -1).clone()
-        weights = torch.zeros_like(memory[:, :1, :1])
+        start = self._begin(batch_size)
+        weights = torch.zeros_like(start["memory"][:, :1, :1])
         weights = weights.repeat(1, self.read_heads + self.write_heads, self.slots)
         weights[..., 0] = 1
-        return NTMState(memory, reads, weights, hidden, cell)
+        return NTMState(weights=weights, **start)
 
     def forward(self, x: Tensor, state: NTMState | None = None) -> tuple[Tensor, NTMState]:
         """Take one step.
@@ -176,18 +142,11 @@ class NTMCell(nn.Module):
             TypeError: wrong dtypes, or a state that is no `NTMState`.
             ValueError: wrong shapes, or NaN.
         """
-        checks.tensor("x", x)
-        checks.shape("x", x, "(B, I)", I=self.input_size)
-        state = self._checked_state(x, state)
-        hidden, after = self._step(x, state)
-        logits = self._logits(hidden, after.reads)
-        checks.finite(logits, x=x, **state._asdict())
-        return logits, after
+        return self._checked_step(x, state)
 
     def _step(self, x: Tensor, state: NTMState) -> tuple[Tensor, NTMState]:
         """Everything but the output layer; trusts its arguments."""
-        seen = torch.cat((x, state.reads.flatten(1)), dim=-1)
-        h, hidden, cell = self._control(seen, state)
+        h, hidden, cell = self._control(x, state)
 
         gates, changes = self.interface(h).split(self._split, dim=-1)
         gates = gates.unflatten(-1, (-1, self._per_head))
@@ -199,50 +158,12 @@ class NTMCell(nn.Module):
         reads = _read(reading, memory)  # eq. 2
         return h, NTMState(memory, reads, weights, hidden, cell)
 
-    def _control(self, seen: Tensor, state: NTMState) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the controller's output, its hidden state and its cell."""
-        if isinstance(self.controller, nn.LSTMCell):
-            hidden, cell = self.controller(seen, (state.hidden, state.cell))
-            return hidden, hidden, cell
-        if isinstance(self.controller, nn.GRUCell | nn.RNNCell):
-            hidden = self.controller(seen, state.hidden)
-            return hidden, hidden, state.cell
-        return self.controller(seen), state.hidden, state.cell
-
-    def _logits(self, hidden: Tensor, reads: Tensor) -> Tensor:
-        logits: Tensor = self.output(torch.cat((hidden, reads.flatten(-2)), dim=-1))
-        return logits
-
-    def _checked_state(self, x: Tensor, state: NTMState | None) -> NTMState:
-        """Return the state to start from, refusing one that is not this machine's."""
-        checks.alike(**{"the parameters": self.interface.weight, "x": x})
-        if state is None:
-            return self.initial_state(x.shape[0])
-        if not isinstance(state, NTMState):
-            raise TypeError(f"state must be an NTMState; got {type(state).__name__}")
-        sizes = {"B": x.shape[0], "N": self.slots, "M": self.width, "R": self.read_heads}
-        sizes |= {"H": self.read_heads + self.write_heads}
-        hidden = {"B": x.shape[0], "D": self.initial_hidden.numel()}
-        cell = {"B": x.shape[0], "D": self.initial_cell.numel()}
-        rules = [("(B, N, M)", sizes), ("(B, R, M)", sizes), ("(B, H, N)", sizes)]
-        rules += [("(B, D)", hidden), ("(B, D)", cell)]
-        for (name, value), (rule, known) in zip(state._asdict().items(), rules, strict=True):
-            checks.tensor(f"state.{name}", value)
-            checks.shape(f"state.{name}", value, rule, **known)
-            checks.alike(**{"x": x, f"state.{name}": value})
-        return state
-
     def _reset_start(self) -> None:
-        with torch.no_grad():
-            if self.walk:
+        super()._reset_start()
+        if self.walk:
+            with torch.no_grad():
                 gates = self.interface.bias[: self._split[0]].unflatten(0, (-1, self._per_head))
                 gates[self.read_heads :, self.width + self.shifts // 2 + 1] += self.walk
-            for value in (self.initial_reads, self.initial_hidden, self.initial_cell):
-                value.zero_()
-            if self.kind == "constant":
-                self.initial_memory.fill_(CONSTANT)
-            else:  # the scale of a linear layer's weights
-                self.initial_memory.uniform_(-(self.width**-0.5), self.width**-0.5)
 
     def extra_repr(self) -> str:
         """Return the sizes shown by ``print(module)``."""
@@ -253,7 +174,7 @@ class NTMCell(nn.Module):
         )
 
 
-class NTM(nn.Module):
+class NTM(Machine):
     r"""A Neural Turing Machine over sequences; ``NTM(9, 8)`` is the paper's copy machine.
 
     Args:
@@ -304,33 +225,16 @@ class NTM(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        self.cell = NTMCell(
+        cell = NTMCell(
             input_size, output_size, slots, width, read_heads=read_heads, write_heads=write_heads,
             shifts=shifts, controller=controller, initial_memory=initial_memory, walk=walk,
             device=device, dtype=dtype,
         )  # fmt: skip
-        self._take = NTMCell._step  # a plain function: a copy of the module takes its own steps
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Let `torch.compile` translate one step, which then serves sequences of every length.
-
-        The first call takes a minute, later ones about half their time; results stay the same up
-        to rounding. A whole sequence would be translated step by step, and anew for every length.
-
-        Args:
-            args: of `torch.compile`.
-            kwargs: of `torch.compile`.
-        """
-        self._take = torch.compile(NTMCell._step, *args, **kwargs)
-
-    def reset_parameters(self) -> None:
-        """Draw new parameters."""
-        self.cell.reset_parameters()
+        super().__init__(cell)
 
     def initial_state(self, batch_size: int = 1) -> NTMState:
         """Return the learned state before the first step, every head on slot 0."""
-        return self.cell.initial_state(batch_size)
+        return cast(NTMState, self.cell.initial_state(batch_size))
 
     @overload
     def forward(
@@ -377,78 +281,4 @@ class NTM(nn.Module):
             TypeError: wrong dtypes, or a state that is no `NTMState`.
             ValueError: wrong shapes, lengths outside [0, T], or NaN.
         """
-        cell = self.cell
-        checks.tensor("x", x)
-        checks.shape("x", x, "(B, T, I)", I=cell.input_size)
-        before = state = cell._checked_state(x[:, 0] if x.shape[1] else x.sum(1), state)
-        going = None if lengths is None else _going(lengths, x)  # (B, T)
-        if going is not None:
-            x = x.masked_fill(~going.unsqueeze(-1), 0)
-
-        hidden, reads, weights = [], [], []
-        # time first: steps are contiguous, so a compiled one is never compiled again for strides
-        for t, step in enumerate(x.transpose(0, 1).contiguous()):
-            h, after = self._take(cell, step, state)
-            state = after if going is None else _keep(going[:, t], after, state)
-            hidden.append(h)
-            reads.append(after.reads)
-            weights.append(after.weights)
-        if not hidden:
-            none = x.new_zeros(x.shape[0], 0, cell.output_size)
-            nowhere = state.weights.unsqueeze(1)[:, :0]
-            return (none, state, nowhere) if need_weights else (none, state)
-
-        logits = cell._logits(torch.stack(hidden, 1), torch.stack(reads, 1))  # (B, T, O)
-        if going is not None:
-            logits = logits.masked_fill(~going.unsqueeze(-1), 0)
-        checks.finite(logits, x=x, **before._asdict())
-        if not need_weights:
-            return logits, state
-        moves = torch.stack(weights, 1)  # (B, T, R + W, N)
-        return logits, state, moves if going is None else moves * going[..., None, None]
-
-
-def _sizes(controller: nn.Module, seen: int, like: Tensor) -> tuple[int, int, int]:
-    """Return the sizes of a controller's output, hidden state and cell."""
-    if not isinstance(controller, nn.Module):
-        raise TypeError(f"controller must be a torch.nn.Module; got {type(controller).__name__}")
-    for parameter in controller.parameters():
-        checks.alike(**{"the cell": like, "controller": parameter})
-    if isinstance(controller, nn.RNNCellBase):
-        if controller.input_size != seen:
-            raise ValueError(
-                f"controller must have input size I + R * M = {seen}; got {controller.input_size}"
-            )
-        size = controller.hidden_size
-        return size, size, size if isinstance(controller, nn.LSTMCell) else 0
-    try:
-        with torch.no_grad():
-            out = controller(like.new_zeros(1, seen))
-    except RuntimeError as error:
-        raise ValueError(f"controller must take (B, I + R * M = {seen}); got {error}") from None
-    if not isinstance(out, Tensor) or out.ndim != 2:
-        raise ValueError(f"controller must return a tensor (B, D); got {type(out).__name__}")
-    return out.shape[1], 0, 0
-
-
-def _going(lengths: Tensor, x: Tensor) -> Tensor:
-    """Return which steps (B, T) of each row lie within its length."""
-    batch, steps = x.shape[:2]
-    if not isinstance(lengths, Tensor) or lengths.dtype != torch.long:
-        got = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
-        raise TypeError(f"lengths must be an int64 tensor; got {got}")
-    checks.shape("lengths", lengths, "(B,)", B=batch)
-    if lengths.device != x.device:
-        raise ValueError(f"lengths must be on the device of x, {x.device}; got {lengths.device}")
-    checks.within("lengths", lengths, 0, steps)
-    return torch.arange(steps, device=x.device) < lengths.unsqueeze(-1)
-
-
-def _keep(going: Tensor, after: NTMState, before: NTMState) -> NTMState:
-    """Return the state after in rows that are going, the one before in the others."""
-    return NTMState(
-        *(
-            torch.where(going.view(-1, *[1] * (new.ndim - 1)), new, old)
-            for new, old in zip(after, before, strict=True)
-        )
-    )
+        return self._run(x, state, lengths, need_weights)

@@ -88,7 +88,7 @@ def _draw(name: str, shape: list[int], random: torch.Generator, dtype: torch.dty
     if name == "written":  # two free slots, the rest in a stirred order
         order = torch.arange(shape[-1]).roll(2).expand(shape)
         return (order - 1).clamp_min(0)
-    if name == "lengths":
+    if name in ("lengths", "seen"):
         return torch.arange(shape[0]) + 1
     if name == "where":
         return uniform() < 0.5
@@ -127,6 +127,19 @@ def _step(net: nn.Module, x: Tensor, **state: Tensor) -> tuple[Tensor, ...]:
 def _sequence(ntm: nn.Module, x: Tensor, lengths: Tensor, **state: Tensor) -> tuple[Tensor, ...]:
     start = memlib.NTMState(**state)
     y, after, weights = ntm(x, start, lengths=lengths, need_weights=True)
+    return y, *after, weights
+
+
+def _attention(**options: Any) -> Callable[..., nn.Module]:
+    return lambda **where: memlib.MemoryAttention(6, 3, 1, **options, **where)
+
+
+def _segment(
+    layer: nn.Module, x: Tensor, inputs: Tensor, seen: Tensor, lengths: Tensor
+) -> tuple[Tensor, ...]:
+    y, after, weights = layer(
+        x, memlib.SegmentMemory(inputs, seen), lengths=lengths, need_weights=True
+    )
     return y, *after, weights
 
 
@@ -412,6 +425,34 @@ CASES = [
         "B T V",
         module=_ntm(memlib.NTM),
         empty="B",
+    ),
+    *(
+        Case(
+            f"MemoryAttention-{positions}",
+            lambda layer, x: layer(x)[0],
+            {"x": "B T D"},
+            "B T D",
+            module=_attention(positions=positions, window=3),
+            empty="BT",
+        )
+        for positions in ("rotary", "learned", "none")
+    ),
+    Case(
+        "MemoryAttention-segment",
+        _segment,
+        {"x": "B T D", "inputs": "B N D", "seen": "B", "lengths": "B"},
+        "B T D",
+        module=_attention(),
+        constant=frozenset({"inputs", "seen", "lengths"}),
+        empty="BN",
+    ),
+    Case(
+        "FeedForward",
+        lambda layer, x: layer(x),
+        {"x": "B T D"},
+        "B T D",
+        module=lambda **where: memlib.FeedForward(6, 5, activation="gelu", **where),
+        empty="BT",
     ),
     Case(
         "programs.run",

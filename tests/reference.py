@@ -5,7 +5,7 @@ Arguments are anything NumPy takes; a mask holds True where a slot may be read.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -274,6 +274,174 @@ def ntm(
                 machine.cell,
             )
         )
+    return torch.stack(logits), [torch.stack(part) for part in zip(*after, strict=True)]
+
+
+# The differentiable neural computer, in the same manner.
+
+
+class Computer(NamedTuple):
+    """What one sequence leaves behind."""
+
+    memory: list[Vector]  # N of (M,)
+    reads: list[Vector]  # R of (M,)
+    weights: list[list[Tensor]]  # R + W of N numbers, read heads first
+    usage: list[Tensor]  # N numbers
+    links: list[list[list[Tensor]]]  # W of N of N numbers
+    precedence: list[list[Tensor]]  # W of N numbers
+    hidden: Vector
+    cell: Vector
+
+
+def dnc_split(
+    raw: Tensor, reads: int, writes: int, width: int, masked: bool, sharpened: bool
+) -> Parameters:
+    """The interface's outputs by name, before they are squashed, each (heads, ...)."""
+    heads = reads + writes
+    shapes = {"key": (heads, width), "add": (writes, width), "strength": (heads,)}
+    if sharpened:
+        shapes["sharpening"] = (2, writes, reads)
+    if masked:
+        shapes["mask"] = (heads, width)
+    shapes |= {"erase": (writes, width), "free": (reads,), "allocation": (writes,)}
+    shapes |= {"write": (writes,), "modes": (reads, 2 * writes + 1)}
+    result, start = {}, 0
+    for name, shape in shapes.items():
+        size = math.prod(shape)
+        result[name] = raw[start : start + size].reshape(shape)
+        start += size
+    assert start == len(raw)
+    return result
+
+
+def allocation(usage: Sequence[Tensor]) -> list[Tensor]:
+    """Graves et al. 2016: a[phi_j] = (1 - u[phi_j]) prod_{i<j} u[phi_i]."""
+    result, taken = [usage[0]] * len(usage), 1.0
+    for n in sorted(range(len(usage)), key=lambda n: float(usage[n].detach())):
+        result[n] = (1 - usage[n]) * taken
+        taken = taken * usage[n]
+    return result
+
+
+def dnc_content(key: Vector, strength: Tensor, mask: Vector, memory: list[Vector]) -> list[Tensor]:
+    """Content lookup; of features that a mask (all 1: none) leaves."""
+    beta, exps = 1 + (1 + strength.exp()).log(), []
+    for slot in memory:
+        k, m = key * mask, slot * mask
+        cosine = (k * m).sum() / ((k * k).sum().sqrt() * (m * m).sum().sqrt())
+        exps.append((beta * cosine).exp())
+    return [e / sum(exps) for e in exps]
+
+
+def dnc_step(
+    kind: str,
+    p: Parameters,
+    x: Vector,
+    state: Computer,
+    options: set[str],
+) -> tuple[Vector, Computer]:
+    """One step, by Graves et al. 2016, Methods, and Csordás and Schmidhuber 2019."""
+    memory, slots, width = state.memory, range(len(state.memory)), len(state.memory[0])
+    writes, reads = len(state.links), len(state.reads)
+    output, hidden, cell = ntm_controller(
+        kind, p, torch.cat([x, *state.reads]), state.hidden, state.cell
+    )
+    raw = p["interface.weight"] @ output + p["interface.bias"]
+    told = dnc_split(
+        raw, reads, writes, width, "mask_content" in options, "sharpen_links" in options
+    )
+    if "mask_content" in options:
+        masks = 0.1 + 0.9 * told["mask"].sigmoid()
+    else:
+        masks = torch.ones_like(told["key"])
+
+    kept, usage = [], []
+    for n in slots:
+        psi, unused = 1.0, 1 - state.usage[n]
+        for r in range(reads):
+            psi = psi * (1 - told["free"][r].sigmoid() * state.weights[r][n])
+        for w in range(writes):
+            unused = unused * (1 - state.weights[reads + w][n])
+        kept.append(psi)
+        usage.append((1 - unused) * psi)
+
+    writing, offered = [], list(usage)
+    for w in range(writes):
+        key, strength = told["key"][reads + w], told["strength"][reads + w]
+        content = dnc_content(key, strength, masks[reads + w], memory)
+        free = allocation(offered)
+        g, wanted = told["write"][w].sigmoid(), told["allocation"][w].sigmoid()
+        writing.append([g * (wanted * free[n] + (1 - wanted) * content[n]) for n in slots])
+        offered = [offered[n] + (1 - offered[n]) * g * wanted * free[n] for n in slots]
+
+    after = []
+    for n in slots:
+        slot = memory[n] * kept[n] if "deallocate" in options else memory[n]
+        for w in range(writes):
+            slot = slot * (1 - writing[w][n] * told["erase"][w].sigmoid())
+        for w in range(writes):
+            slot = slot + writing[w][n] * told["add"][w]
+        after.append(slot)
+
+    links, precedence = [], []
+    for w in range(writes):
+        old, last, new = state.links[w], state.precedence[w], writing[w]
+        zero = torch.zeros_like(new[0])
+        links.append(
+            [
+                [
+                    zero if i == j else (1 - new[i] - new[j]) * old[i][j] + new[i] * last[j]
+                    for j in slots
+                ]
+                for i in slots
+            ]
+        )
+        precedence.append([(1 - sum(new)) * last[n] + new[n] for n in slots])
+
+    def follow(r: int, w: int, forward: bool) -> list[Tensor]:
+        link, before = links[w], state.weights[r]
+        found = [sum((link[i][j] if forward else link[j][i]) * before[j] for j in slots)
+                 for i in slots]  # fmt: skip
+        if "sharpen_links" in options:
+            power = 1 + (1 + told["sharpening"][int(forward), w, r].exp()).log()
+            powers = [(f + 1e-6) ** power for f in found]
+            found = [f / sum(powers) for f in powers]
+        return found
+
+    reading = []
+    for r in range(reads):
+        exps = told["modes"][r].exp()
+        modes = exps / exps.sum()
+        content = dnc_content(told["key"][r], told["strength"][r], masks[r], after)
+        ways = [follow(r, w, False) for w in range(writes)] + [content]
+        ways += [follow(r, w, True) for w in range(writes)]
+        reading.append([sum(m * way[n] for m, way in zip(modes, ways, strict=True)) for n in slots])
+    read = [sum(weights[n] * after[n] for n in slots) for weights in reading]
+    logits = p["output.weight"] @ torch.cat([output, *read]) + p["output.bias"]
+    return logits, Computer(after, read, reading + writing, usage, links, precedence, hidden, cell)
+
+
+def dnc(
+    kind: str, p: Parameters, x: Tensor, state: Sequence[Tensor], options: set[str]
+) -> tuple[Tensor, list[Tensor]]:
+    """Logits (B, T, O) and the state after, as tensors with the batch first like `state`."""
+
+    def nested(value: Tensor, depth: int) -> Any:
+        return [nested(v, depth - 1) for v in value] if depth else value
+
+    def stacked(value: Any) -> Tensor:
+        return torch.stack([stacked(v) for v in value]) if isinstance(value, list) else value
+
+    depths = (1, 1, 2, 1, 3, 2, 0, 0)  # how many lists deep the parts of a `Computer` are
+    logits, after = [], []
+    for b in range(len(x)):
+        computer = Computer(*(nested(s[b], d) for s, d in zip(state, depths, strict=True)))
+        row = []
+        for step in x[b]:
+            y, computer = dnc_step(kind, p, step, computer, options)
+            row.append(y)
+        logits.append(torch.stack(row))
+        after.append([stacked(part) for part in computer])
     return torch.stack(logits), [torch.stack(part) for part in zip(*after, strict=True)]
 
 

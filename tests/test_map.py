@@ -10,12 +10,16 @@ from torch import Tensor, nn
 
 import memlib
 from memlib import (
+    DNC,
     NTM,
     ClassicalHopfield,
+    Decoder,
+    DNCCell,
     Gates,
     Hopfield,
     KeyValueMemory,
     MemN2N,
+    MemoryAttention,
     NTMCell,
     address,
     attend,
@@ -184,6 +188,22 @@ def test_ntm_without_memory():
     torch.testing.assert_close(logits, expected)
 
 
+def test_dnc_by_content():
+    cell = DNCCell(3, 2, slots=7, width=5, dtype=torch.float64)
+    key = cell.interface.bias[:5]
+    with torch.no_grad():
+        cell.interface.weight.zero_()
+        cell.interface.bias.zero_()
+        key.copy_(QUERY[0, 0])
+        cell.interface.bias[-4] = FAR  # the write gate
+        cell.interface.bias[-3:] = torch.tensor([FAR, 0.0, FAR])  # neither back nor forth
+        _, after = cell(draw(2, 3), cell.initial_state(2)._replace(memory=KEYS))
+        strength = 1 + float(F.softplus(torch.zeros((), dtype=torch.float64)))
+        expected = attend(key.expand(2, 1, 5), KEYS, KEYS, measure="cosine", strength=strength)
+    torch.testing.assert_close(after.reads, expected)
+    assert torch.equal(after.memory, KEYS)
+
+
 def test_the_page_names_every_test_here_and_no_other():
     named = re.findall(r"`(test_\w+)`", (BOOK / "map.md").read_text(encoding="utf-8"))
     here = {name for name in globals() if name.startswith("test_") and "page" not in name}
@@ -207,6 +227,8 @@ def test_the_api_page_writes_overloaded_signatures_as_they_are():
     text = (BOOK / "api.md").read_text(encoding="utf-8")
     written = re.findall(r":: (\w+)\((.+)\)$", text, re.MULTILINE)
     functions = (attend, KeyValueMemory.read, NTM.forward, MemN2N.forward)
+    functions += (MemoryAttention.forward, Decoder.forward)
+    functions += (DNC.forward,)
     assert [name for name, _ in written] == [function.__name__ for function in functions]
     for function, (_, arguments) in zip(functions, written, strict=True):
         parameters = inspect.signature(function).parameters.values()

@@ -14,6 +14,7 @@ from memlib.tasks.babi_files import babi_file, find_babi
 from memlib.tasks.babi_stories import babi_stories
 from memlib.tasks.batch import Batch, bits_per_sequence, wrong_bits
 from memlib.tasks.ngrams import ngrams, optimal_bits
+from memlib.tasks.sequences import Tokens, induction, mqar, selective_copy
 from memlib.tasks.table import TASKS, Task
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "RaggedBatch",
     "Stories",
     "Task",
+    "Tokens",
     "Vocabulary",
     "associative_recall",
     "babi_file",
@@ -32,10 +34,13 @@ __all__ = [
     "bits_per_sequence",
     "copy",
     "find_babi",
+    "induction",
+    "mqar",
     "ngrams",
     "optimal_bits",
     "priority_sort",
     "read_babi",
     "repeat_copy",
+    "selective_copy",
     "wrong_bits",
 ]
