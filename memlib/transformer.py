@@ -189,9 +189,9 @@ class MemoryAttention(nn.Module):
 
         Returns:
             Outputs (B, T, D), 0 at padding, and the memory after: None, the same cache or a new
-            `SegmentMemory`. With `need_weights` also the weights (B, H, T, N') over the tokens of
-            the memory, then the new ones; from a cache given one token without a gradient, over
-            its slots, the new token in one of them.
+            `SegmentMemory`. With `need_weights` also the weights (B, H, T, N') over the slots of
+            the memory, as far as they are filled and a window reaches, then over the new tokens;
+            one that comes alone, without a gradient, already lies in its slot of the cache.
 
         Raises:
             TypeError: wrong dtypes, or a memory of another kind.

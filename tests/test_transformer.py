@@ -400,17 +400,20 @@ def test_gradients_are_those_of_finite_differences(positions, past):
     assert torch.autograd.gradcheck(function, (x, *layer.parameters()), fast_mode=True)
 
 
-def test_gradients_through_the_call_are_those_of_the_whole_and_none_reach_the_past():
+@pytest.mark.parametrize("start", [3, 5])
+def test_gradients_through_a_call_are_those_of_the_whole_and_none_reach_the_past(start):
     layer = make()
     x = draw(1, 6, WIDTH).requires_grad_()
+    past = x[:, :start].detach()
+    (expected,) = torch.autograd.grad(
+        layer(torch.cat((past, x[:, start:]), 1))[0][:, start:].square().sum(), x
+    )
     for memory in (layer.cache(1, 6), layer.segment_memory(1, 6)):
-        _, memory = layer(x[:, :3], memory)
-        y, memory = layer(x[:, 3:], memory)
-        (got,) = torch.autograd.grad(y.sum(), x)
-        assert not got[:, :3].any()
-        past = x[:, :3].detach()
-        (expected,) = torch.autograd.grad(layer(torch.cat((past, x[:, 3:]), 1))[0][:, 3:].sum(), x)
+        _, memory = layer(x[:, :start], memory)
+        y, memory = layer(x[:, start:], memory)
+        (got,) = torch.autograd.grad(y.square().sum(), x)
         assert_close(got, expected)
+        assert not got[:, :start].any()
         assert not any(part.requires_grad for part in memory_parts(memory))
         _, memory = layer(x[:, :0], memory, lengths=torch.tensor([0]))
         assert not any(part.requires_grad for part in memory_parts(memory))
