@@ -183,7 +183,8 @@ class Machine(nn.Module):
             x = x.masked_fill(~going.unsqueeze(-1), 0)
 
         # time first: steps are contiguous, so a compiled one is never compiled again for strides
-        steps, outcomes = x.transpose(0, 1).contiguous(), list[Outcome]()
+        steps = x.transpose(0, 1).contiguous()
+        outcomes: list[Outcome] = []
         if checkpoint_every is None:
             outcomes, state = self._unroll(steps, going, state)
         else:

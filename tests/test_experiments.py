@@ -615,7 +615,8 @@ class TestNTM:
         assert ntm.RECIPES.keys() == tasks.TASKS.keys()
         for task, recipes in ntm.RECIPES.items():
             for model in recipes:  # the LSTM, the fastest, comes last
-                run = ntm.Run(task, model, changes={"hidden": 4, "heads": 1, "exam": 3})
+                small = {"hidden": 4, "heads": 1, "exam": 3, "compiled": False}
+                run = ntm.Run(task, model, changes=small)
                 net = ntm.make_model(run)
                 batches = ntm.exam(run, 3, 0, at_once=2)
                 assert [len(batch.inputs) for batch in batches] == [2, 1]
@@ -628,6 +629,14 @@ class TestNTM:
             assert (figures["solved_sequences"], figures["solved_seconds"]) == (8, 4.0)
             assert figures["final"]["bits"] > 0
             assert len(figures["beyond"]) == len(ntm.BEYOND.get(task, []))
+
+    def test_a_recipe_asks_for_a_compiled_step(self, monkeypatch):
+        asked = []
+        monkeypatch.setattr(NTM, "compile", asked.append)
+        for compiled in (False, True):
+            for model in ("ntm", "ntm-feedforward", "lstm"):
+                ntm.make_model(ntm.Run("copy", model, changes={"compiled": compiled}))
+        assert len(asked) == 2
 
 
 def test_without_a_name_the_experiments_are_listed(capsys):
