@@ -632,7 +632,7 @@ class TestNTM:
 
     def test_a_recipe_asks_for_a_compiled_step(self, monkeypatch):
         asked = []
-        monkeypatch.setattr(NTM, "compile", asked.append)
+        monkeypatch.setattr(NTM, "compile", lambda self: asked.append(self))
         for compiled in (False, True):
             for model in ("ntm", "ntm-feedforward", "lstm"):
                 ntm.make_model(ntm.Run("copy", model, changes={"compiled": compiled}))
