@@ -96,7 +96,7 @@ class KVCache(nn.Module):
 
     @property
     def nbytes(self) -> int:
-        """What it takes, however full it is: :math:`B G N (M + V)` numbers and B lengths."""
+        """Bytes of :math:`B G N (M + V)` numbers and B lengths, however full it is."""
         return sum(buffer.nbytes for buffer in self.buffers())
 
     def extend(
@@ -314,7 +314,7 @@ class SegmentMemory(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """What it takes: B N D numbers and B counts."""
+        """Bytes of B N D numbers and B counts."""
         return self.inputs.nbytes + self.seen.nbytes
 
     def _positions(self, tokens: int) -> Tensor:

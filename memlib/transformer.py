@@ -188,9 +188,9 @@ class MemoryAttention(nn.Module):
             need_weights: return where each query looked too.
 
         Returns:
-            Outputs (B, T, D), 0 at padding, and the memory after: None, the same cache or a new
-            `SegmentMemory`. With `need_weights` also the weights (B, H, T, N') over the slots of
-            the memory, as far as they are filled and a window reaches, then over the new tokens;
+            Outputs (B, T, D), 0 at padding, and the memory after, which is None, the same cache or
+            a new `SegmentMemory`. With `need_weights` also the weights (B, H, T, N') over the slots
+            of the memory, as far as they are filled and a window reaches, then over the new tokens;
             one that comes alone, without a gradient, already lies in its slot of the cache.
 
         Raises:
