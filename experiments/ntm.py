@@ -271,9 +271,7 @@ def figures(run: Run, model: nn.Module, progress: training.Progress) -> dict[str
     batches = exam(run, run.recipe.exam, FINAL)
     final = examine(model, batches)
     best = {}
-    if (
-        run.task == "ngrams"
-    ):  # the best that can be done, on the sequences of the curve and of the end
+    if run.task == "ngrams":  # the best that can be done, on the curve's sequences and at the end
         best["optimal_bits"] = optimal(exam(run, run.recipe.exam, EXAM))
         final["optimal_bits"] = optimal(batches)
     first = training.first_below(progress.curve, "wrong_bits", SOLVED)
