@@ -24,6 +24,7 @@ from memlib import (
     address,
     attend,
     locate,
+    position_encoding,
     programs,
     read,
     tasks,
@@ -186,6 +187,27 @@ def test_ntm_without_memory():
         output = ntm.cell.output
         expected = F.linear(lstm(x)[0], output.weight[:, :100], output.bias)
     torch.testing.assert_close(logits, expected)
+
+
+def test_hop():
+    words, slots = 9, 7
+    model = MemN2N(words, 4, width=5, hops=1, slots=slots, noise=0.0).double().eval()
+    story, question = torch.tensor([[[3, 5], [4, 6], [8, 0]]]), torch.tensor([[7, 3]])
+
+    def encode(sentence: Tensor, matrix: Tensor) -> Tensor:
+        sentence = sentence[sentence != 0]
+        return (position_encoding(len(sentence), 5).double() * matrix[sentence]).sum(0)
+
+    keys, values = (
+        F.pad(
+            torch.stack([encode(s, m) + m[words + age] for s, age in zip(story[0], (2, 1, 0))]),
+            (0, 0, 0, slots - 3),
+        )
+        for m in model.embeddings
+    )
+    u = encode(question[0], model.embeddings[0])[None]
+    u = u + attend(u, keys, values, measure="dot")
+    torch.testing.assert_close(model(story, question), u @ model.embeddings[1][1:5].mT)
 
 
 def test_dnc_by_content():
