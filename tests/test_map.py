@@ -200,7 +200,9 @@ def test_hop():
 
     keys, values = (
         F.pad(
-            torch.stack([encode(s, m) + m[words + age] for s, age in zip(story[0], (2, 1, 0))]),
+            torch.stack(
+                [encode(s, m) + m[words + age] for s, age in zip(story[0], (2, 1, 0), strict=True)]
+            ),
             (0, 0, 0, slots - 3),
         )
         for m in model.embeddings
