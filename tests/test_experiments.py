@@ -218,7 +218,7 @@ class TestTraining:
         def loss(model, x):
             calls.append(x)
             if len(calls) == 7:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
             return squared(model, x)
 
         before = signal.getsignal(signal.SIGINT)
@@ -231,8 +231,8 @@ class TestTraining:
 
     def test_the_second_ctrl_c_breaks_off_at_once(self, path):
         def loss(model, x):
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             raise AssertionError
 
         with pytest.raises(KeyboardInterrupt, match=r"^$"):
