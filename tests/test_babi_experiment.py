@@ -70,3 +70,12 @@ def test_the_live_run_is_the_short_recipe(data):
     assert restart["recipe"]["halve"] == babi_live.SHORT["halve"]
     assert record["test_error"].keys() == {"1"}
     assert "babi --tasks 1" in record["command"]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "a_task", "epochs"), [(1, 1000, 60), (20, 1000, 60), (20, 10_000, 20)]
+)
+def test_ten_times_the_data_take_a_third_of_the_joint_epochs(data, tasks, a_task, epochs):
+    run = babi.Run(data, tuple(range(1, tasks + 1)), joint=True, seed=0)
+    recipe = run.recipe(tasks * a_task)
+    assert (recipe.epochs, recipe.halve) == (epochs, epochs // 4)
