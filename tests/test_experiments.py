@@ -229,7 +229,11 @@ class TestTraining:
         training.train(job, 160, path=path, about=ABOUT)
         assert_same(everything(whole), everything(job))
 
-    def test_the_second_ctrl_c_breaks_off_at_once(self, path):
+    def test_the_second_ctrl_c_breaks_off_at_once(self, path, request):
+        # a shell's background job starts with Ctrl-C ignored
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
         def loss(model, x):
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
