@@ -7,8 +7,13 @@ import sys
 EXPERIMENTS = {
     "ntm": "the Neural Turing Machine and an LSTM on the paper's five tasks",
     "ntm_ablation": "why some machines copy longer sequences and others do not",
+    "dnc": "the differentiable neural computer and an NTM, with enough memory and with less",
     "babi": "end-to-end memory networks on the bAbI tasks, per task and jointly",
     "babi_live": "the short run on task 1 that the chapter shows, from ten starts",
+    "mqar": "what mixers recall of key-value pairs, against the bytes they keep",
+    "induction": "induction heads: when they appear, in one layer and in two",
+    "lengths": "schemes of positions on rows longer than in training",
+    "cache_bytes": "what the caches of published models take",
 }
 
 

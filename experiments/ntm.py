@@ -9,10 +9,11 @@ import ast
 import hashlib
 import math
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -137,7 +138,10 @@ class LSTM(nn.Module):
 
 @dataclass(frozen=True)
 class Run:
-    """One run: a model on a task with a seed, and what is changed of its recipe."""
+    """One run: a model on a task with a seed, and what is changed of its recipe.
+
+    An experiment that derives from it has a name, recipes, models and tasks of its own.
+    """
 
     task: str
     model: str
@@ -145,10 +149,16 @@ class Run:
     perturb: float = 0.0
     changes: Mapping[str, Any] = field(default_factory=dict)
 
+    experiment: ClassVar[str] = "ntm"
+    recipes: ClassVar[Mapping[str, Mapping[str, Recipe]]] = RECIPES
+    beyond: ClassVar[Mapping[str, list[dict[str, int]]]] = BEYOND
+    solved: ClassVar[float] = SOLVED
+    code: ClassVar[tuple[Path, ...]] = CODE
+
     @property
     def recipe(self) -> Recipe:
         """The task's recipe for this model, with the changes."""
-        return replace(RECIPES[self.task][self.model], **self.changes)
+        return replace(self.recipes[self.task][self.model], **self.changes)
 
     @property
     def variant(self) -> str:
@@ -160,7 +170,7 @@ class Run:
     def name(self) -> str:
         """Its name as a file; a variant is told by a hash."""
         mark = hashlib.sha256(self.variant.encode()).hexdigest()[:8]
-        words = ["ntm", self.task, self.model, str(self.seed)]
+        words = [self.experiment, self.task, self.model, str(self.seed)]
         return "_".join([*words, mark] if self.variant else words)
 
     @property
@@ -170,28 +180,30 @@ class Run:
         words += ["--perturb", str(self.perturb)] if self.perturb else []
         for name, value in self.changes.items():
             words += ["--set", f"{name}={value!r}"]
-        return "python -m experiments ntm " + shlex.join(words)
+        return f"python -m experiments {self.experiment} " + shlex.join(words)
 
     def about(self) -> dict[str, Any]:
         """Return what a checkpoint must agree with; without decay the budget may grow."""
         recipe = asdict(self.recipe)
         if not self.recipe.decay:
             del recipe["sequences"]
-        chosen = {"task": self.task, "model": self.model, "seed": self.seed}
-        return {"experiment": "ntm", **chosen, "perturb": self.perturb, "recipe": recipe}
+        return {
+            "experiment": self.experiment,
+            "task": self.task,
+            "model": self.model,
+            "seed": self.seed,
+            "perturb": self.perturb,
+            "recipe": recipe,
+        }
 
-
-def make_model(run: Run) -> nn.Module:
-    """Build the model that a run trains, drawn from its seed."""
-    torch.manual_seed(run.seed)
-    recipe = run.recipe
-    inputs, outputs = (x.shape[-1] for x in make_batch(run, 1, Generator())[:2])
-    if run.model == "lstm":
-        model: nn.Module = LSTM(inputs, outputs, recipe.hidden, recipe.layers)
-    else:
+    def build(self, inputs: int, outputs: int) -> nn.Module:
+        """Make a new model for inputs and outputs of these sizes."""
+        recipe = self.recipe
+        if self.model == "lstm":
+            return LSTM(inputs, outputs, recipe.hidden, recipe.layers)
         seen = inputs + recipe.heads * recipe.width
         controller: nn.Module = nn.LSTMCell(seen, recipe.hidden)
-        if run.model == "ntm-feedforward":
+        if self.model == "ntm-feedforward":
             controller = nn.Sequential(nn.Linear(seen, recipe.hidden), nn.Tanh())
         model = NTM(
             inputs, outputs, recipe.slots, recipe.width, controller=controller,
@@ -199,6 +211,22 @@ def make_model(run: Run) -> nn.Module:
         )  # fmt: skip
         if recipe.compiled:
             model.compile()
+        return model
+
+    def generate(self, count: int, **sizes: Any) -> tasks.Batch:
+        """Draw sequences of the task."""
+        return tasks.TASKS[self.task].generate(count, **sizes)
+
+    def figures(self, model: nn.Module, progress: training.Progress) -> dict[str, Any]:
+        """Return what is recorded of the finished run."""
+        return figures(self, model, progress)
+
+
+def make_model(run: Run) -> nn.Module:
+    """Build the model that a run trains, drawn from its seed."""
+    torch.manual_seed(run.seed)
+    inputs, outputs = (x.shape[-1] for x in make_batch(run, 1, Generator())[:2])
+    model = run.build(inputs, outputs)
     if run.perturb:
         bias = next(p for name, p in model.named_parameters() if "bias" in name)
         bias.data[0] += run.perturb
@@ -208,9 +236,7 @@ def make_model(run: Run) -> nn.Module:
 def make_batch(run: Run, count: int, generator: Generator, **sizes: Any) -> tasks.Batch:
     """Draw sequences of the run's task, of its recipe's sizes where none are given."""
     sizes = {**run.recipe.sizes, **sizes}
-    return tasks.TASKS[run.task].generate(
-        count, generator=generator, device=default_device(), **sizes
-    )
+    return run.generate(count, generator=generator, device=default_device(), **sizes)
 
 
 def loss(model: nn.Module, batch: tasks.Batch) -> Tensor:
@@ -274,7 +300,7 @@ def figures(run: Run, model: nn.Module, progress: training.Progress) -> dict[str
     if run.task == "ngrams":  # the best that can be done, on the curve's sequences and at the end
         best["optimal_bits"] = optimal(exam(run, run.recipe.exam, EXAM))
         final["optimal_bits"] = optimal(batches)
-    first = training.first_below(progress.curve, "wrong_bits", SOLVED)
+    first = training.first_below(progress.curve, "wrong_bits", run.solved)
     return {
         "sequences": progress.sequences,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -284,7 +310,7 @@ def figures(run: Run, model: nn.Module, progress: training.Progress) -> dict[str
         "final": final,
         "beyond": [
             {**sizes, **examine(model, exam(run, 64, LONGER, 16, **sizes))}
-            for sizes in BEYOND.get(run.task, [])
+            for sizes in run.beyond.get(run.task, [])
         ],
         "curve": progress.curve,
         **best,
@@ -299,7 +325,7 @@ def optimal(batches: list[tasks.Batch]) -> float:
 def perform(run: Run, options: argparse.Namespace) -> str:
     """Train, examine and record one run; return a line on how it went."""
     path = options.unfinished / f"{run.name}.safetensors"
-    origin = records.origin(*CODE)  # of the code as it is now, not when the run ends
+    origin = records.origin(*run.code)  # of the code as it is now, not when the run ends
     with files.lock(path.with_suffix(".lock"), wait=False):
         if options.fresh:
             path.unlink(missing_ok=True)
@@ -313,10 +339,10 @@ def perform(run: Run, options: argparse.Namespace) -> str:
             save_seconds=options.save_seconds,
             label=f"{run.task} {run.model} {run.seed}",
         )
-        found = figures(run, job.model, job.progress)
+        found = run.figures(job.model, job.progress)
     origin |= {"command": run.command, "code": "+".join(job.progress.codes)}
     told = {**run.about(), "variant": run.variant, "device": default_device().type, **origin}
-    file = options.results / f"ntm_{run.task.replace('-', '_')}.json"
+    file = options.results / f"{run.experiment}_{run.task.replace('-', '_')}.json"
     records.merge(file, {**told, **found}, key=("model", "seed", "variant"))
     if options.export:
         checkpoints.save(file.with_suffix(".safetensors"), job.model.state_dict(), told)
@@ -328,10 +354,10 @@ def perform(run: Run, options: argparse.Namespace) -> str:
     )
 
 
-def change(text: str) -> tuple[str, Any]:
+def change(text: str, known: Sequence[str]) -> tuple[str, Any]:
     """Read a change of the recipe from the command line, NAME=VALUE."""
     name, _, value = text.partition("=")
-    if name not in (known := [f.name for f in fields(Recipe)]):
+    if name not in known:
         raise argparse.ArgumentTypeError(f"NAME must be one of {', '.join(known)}; got {name!r}")
     try:
         return name, ast.literal_eval(value)
@@ -339,18 +365,21 @@ def change(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"VALUE must be a Python literal; got {value}") from None
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], kind: type[Run] = Run, about: str | None = __doc__) -> None:
     """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(prog="python -m experiments ntm", description=__doc__)
+    name, recipes = kind.experiment, kind.recipes
+    known = [f.name for f in fields(recipes["copy"][name])]
+    parser = argparse.ArgumentParser(prog=f"python -m experiments {name}", description=about)
     add = parser.add_argument
-    add("--task", choices=RECIPES, default="copy")
-    add("--model", choices=RECIPES["copy"], default="ntm")
+    add("--task", choices=recipes, default="copy")
+    add("--model", choices=recipes["copy"], default=name)
     add("--seed", type=int, default=0, help="the first seed")
     add("--seeds", type=int, default=1, help="how many, one after the other")
     add("--sequences", type=int, help="the budget, where it is not the recipe's")
+    add("--slots", type=int, help="of the memory, where they are not the recipe's")
     add("--perturb", type=float, default=0.0, help="move one bias by so much before training")
-    add("--set", type=change, action="append", default=[], metavar="NAME=VALUE",
-        help="change the recipe: " + ", ".join(f.name for f in fields(Recipe)))  # fmt: skip
+    add("--set", type=partial(change, known=known), action="append", default=[],
+        metavar="NAME=VALUE", help="change the recipe: " + ", ".join(known))  # fmt: skip
     add("--fresh", action="store_true", help="start anew, whatever was saved")
     add("--export", action="store_true", help="keep the trained model beside the results")
     add("--save-seconds", type=float, default=20.0, help="time between checkpoints")
@@ -360,10 +389,11 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     asked = dict(options.set)
-    if options.sequences is not None:
-        asked["sequences"] = options.sequences
-    recipe = RECIPES[options.task][options.model]
+    for size in ("sequences", "slots"):
+        if getattr(options, size) is not None:
+            asked[size] = getattr(options, size)
+    recipe = recipes[options.task][options.model]
     changes = {name: new for name, new in sorted(asked.items()) if new != getattr(recipe, name)}
     for seed in range(options.seed, options.seed + options.seeds):
-        run = Run(options.task, options.model, seed, options.perturb, changes)
+        run = kind(options.task, options.model, seed, options.perturb, changes)
         print(perform(run, options))

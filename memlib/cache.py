@@ -4,6 +4,7 @@ Either way the memory is a list of tokens, each at a position of the text; a que
 lies at its own position or before it, and with a window only the last few positions.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -92,7 +93,7 @@ class KVCache(nn.Module):
         self.register_buffer("keys", keys)
         self.register_buffer("values", keys.new_zeros(batch_size, heads, slots, value_width))
         self.register_buffer("lengths", keys.new_zeros(batch_size, dtype=torch.long))
-        self._known = (0, 0, 0, 0)  # which lengths, in which version, have what bounds
+        self._known = [0, 0, 0, 0]  # which lengths, in which version, have what bounds
 
     @property
     def nbytes(self) -> int:
@@ -120,6 +121,12 @@ class KVCache(nn.Module):
                 (not looked at while compiling, where a full row keeps what it has). After an
                 error the cache is as it was.
         """
+        bounds = self._bounds()
+        if lengths is None and bounds and self._is_step(keys, values, *bounds):
+            _check_finite(keys, values, keys=keys, values=values)
+            held = self._put(keys, values, bounds[0])
+            self._remember(self.lengths.add_(1), bounds[0] + 1, bounds[0] + 1)
+            return held
         checks.tensor("keys", keys)
         checks.tensor("values", values)
         batch, heads, _, width = self.keys.shape
@@ -179,6 +186,27 @@ class KVCache(nn.Module):
             f"value_width={self.values.shape[-1]}, ring={self.ring}"
         )
 
+    def _is_step(self, keys: Tensor, values: Tensor, low: int, high: int) -> bool:
+        """Whether this is a plain step of decoding, with nothing else to check or to mask.
+
+        One look at what `extend` otherwise checks one by one: among 1 k tokens of a small layer
+        the checks would take as long as the read.
+        """
+        like = self.keys
+        batch, heads, _, width = like.shape
+        return (
+            low == high
+            and (low < self.slots or self.ring)
+            and isinstance(keys, Tensor)
+            and isinstance(values, Tensor)
+            and keys.shape == (batch, heads, 1, width)
+            and values.shape == (batch, heads, 1, self.values.shape[3])
+            and keys.dtype == values.dtype == like.dtype
+            and keys.device == values.device == like.device
+            and keys.layout == values.layout == like.layout
+            and self._in_place(keys, values)
+        )
+
     # What the layer calls, having checked its arguments: _join, and _commit once all went well.
     # Until then the lengths are as they were, and nothing that may still be read has changed.
 
@@ -196,16 +224,16 @@ class KVCache(nn.Module):
         tokens, bounds = keys.shape[2], self._bounds()
         window = self.slots if self.ring and window is None else window
         in_place = self._in_place(keys, values)
-        if in_place:
-            self._store(keys, values, lengths)
         low, high = bounds or (0, self.slots)
-        # the slots with tokens that the window of any row reaches
-        start = 0 if self.ring or window is None else max(0, low + 1 - window)
         stop = min(high + in_place, self.slots)
-        held = self.keys[:, :, start:stop], self.values[:, :, start:stop]
         agree = bounds is not None and low == high and (not in_place or lengths is None)
         if in_place and agree and (not self.ring or stop <= (window or stop)):
-            return *held, None  # all of it may be read
+            return self._put(keys, values, low, window)
+        if in_place:
+            self._store(keys, values, lengths)
+        # the slots with tokens that the window of any row reaches
+        start = 0 if self.ring or window is None else max(0, low + 1 - window)
+        held = self.keys[:, :, start:stop], self.values[:, :, start:stop]
 
         position = self._positions(tokens)
         filled = self._after(tokens, lengths) if in_place else self.lengths
@@ -218,14 +246,24 @@ class KVCache(nn.Module):
         places = torch.cat((places, position.expand(len(places), -1)), dim=1)
         return keys, values, _visible(position, places, window)
 
+    def _put(
+        self, keys: Tensor, values: Tensor, position: int, window: int | None = None
+    ) -> tuple[Tensor, Tensor, None]:
+        """Store a token that has the same position in every row; return all that it may read."""
+        slot, stop = position % self.slots, min(position + 1, self.slots)
+        start = 0 if self.ring or window is None else max(0, stop - window)
+        held_keys, held_values, size = self.keys, self.values, stop - start
+        held_keys.narrow(2, slot, 1).copy_(keys)
+        held_values.narrow(2, slot, 1).copy_(values)
+        return held_keys.narrow(2, start, size), held_values.narrow(2, start, size), None
+
     def _commit(self, keys: Tensor, values: Tensor, lengths: Tensor | None) -> None:
         """Make the tokens part of the memory."""
         if not self._in_place(keys, values):
             self._store(keys, values, lengths)
         tokens = keys.shape[2]
         if lengths is None and (bounds := self._bounds()):
-            self.lengths.add_(tokens)
-            self._remember(bounds[0] + tokens, bounds[1] + tokens)
+            self._remember(self.lengths.add_(tokens), bounds[0] + tokens, bounds[1] + tokens)
         else:
             self.lengths.copy_(self._after(tokens, lengths))
 
@@ -266,23 +304,18 @@ class KVCache(nn.Module):
         They are kept beside the tensor, so that a decoding step need not wait for the device;
         its version tells whether it was changed by anything but `_commit`.
         """
-        if torch.compiler.is_compiling() or self.lengths.is_meta:
+        lengths = self.lengths
+        if torch.compiler.is_compiling() or lengths.is_meta:
             return None
-        if not self.lengths.numel():
-            return 0, 0
-        if self.lengths.is_inference() or self._known[:2] != self._stamp():
-            low, high = (int(x) for x in self.lengths.aminmax())
-            if self.lengths.is_inference():
-                return low, high
-            self._remember(low, high)
-        return self._known[2:]
+        owner, version, low, high = self._known
+        if lengths.is_inference() or owner != id(lengths) or version != lengths._version:
+            low, high = (int(x) for x in lengths.aminmax()) if lengths.numel() else (0, 0)
+            self._remember(lengths, low, high)
+        return low, high
 
-    def _remember(self, low: int, high: int) -> None:
-        if not self.lengths.is_inference():
-            self._known = (*self._stamp(), low, high)
-
-    def _stamp(self) -> tuple[int, int]:
-        return id(self.lengths), self.lengths._version
+    def _remember(self, lengths: Tensor, low: int, high: int) -> None:
+        if not lengths.is_inference():  # which has no version
+            self._known[:] = id(lengths), lengths._version, low, high
 
     def _check_room(self, tokens: int, lengths: Tensor | None) -> None:
         if self.ring or not (bounds := self._bounds()) or bounds[1] + tokens <= self.slots:
@@ -363,8 +396,9 @@ def _wide(index: Tensor, like: Tensor) -> Tensor:
 
 def _check_finite(keys: Tensor, values: Tensor, /, **inputs: Tensor) -> None:
     """Refuse NaN and infinity in what is about to be stored."""
-    total = keys.sum() + values.sum()
-    if not torch.compiler.is_compiling() and checks.anywhere(total - total != 0):
+    if torch.compiler.is_compiling() or keys.is_meta:
+        return
+    if not math.isfinite((keys.sum() + values.sum()).item()):
         checks.finite((keys * 0).sum() + (values * 0).sum(), **inputs)
 
 

@@ -1,0 +1,330 @@
+"""Multi-query associative recall: accuracy against the bytes that are kept of the text.
+
+Two settings. ``figure2`` is that of full attention in figure 2 of Arora et al. 2023 (arXiv
+2312.04927): 64 steps, 4 pairs, width 64, two layers of one head, no feed-forward layers, learning
+rates on a grid, stopped at 99 %. The vocabulary is smaller than their 8,192 tokens, for a CPU,
+and every sequence is new where they show 100,000 up to 64 times.
+
+``frontier`` has more pairs and six mixers, each in several sizes: full attention, attention with
+a window, with the segments before, with memory tokens, linear attention and the delta rule. All
+have two layers of one head and width 64, and before each mixer a convolution over two tokens.
+Without it linear attention and the delta rule cannot tell which value came after which key; so
+all get it, and what it keeps is counted. Segments and memory tokens read 16 steps at once.
+
+Every finished run is a line of ``results/mqar.json``. Runs that are there are skipped, and so are
+those that another process is at: the same command may run twice, side by side.
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from experiments import files, records, training
+from experiments.mixers import DeltaRule, LinearAttention, MixerModel, nbytes
+from experiments.tokens import figures, rise_and_fall
+from memlib import MemoryAttention, default_device, tasks
+from memlib.tasks import Tokens
+
+HERE = Path(__file__).parent
+CODE = tuple(HERE / name for name in ("mqar.py", "mixers.py", "tokens.py", "training.py"))
+UNFINISHED = records.ROOT / ".build" / "experiments"
+KEY = ("setting", "mixer", "size", "seed", "rate")  # of a record
+DATA, EXAM, FINAL = (n * 1_000_000 for n in range(1, 4))  # generators' seeds, apart
+WIDTH, LAYERS, BATCH = 64, 2, 64
+RATES = (0.003, 0.01, 0.03)
+CLIP = 1.0  # largest norm of the gradient of each parameter
+SOLVED = 0.99  # of the answers
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The task, the training and the points of the curve.
+
+    Attributes:
+        pairs: of a row.
+        vocab_size: number of tokens.
+        kernel: of the convolution before each mixer; 1 is none.
+        sequences: the budget, over which the learning rate falls to 0 along half a cosine.
+        warm_up: sequences over which it rises at first.
+        every: sequences between looks at the accuracy.
+        sizes: of each mixer: slots of full attention, a window, a segment memory; number of
+            memory tokens; key width of linear attention and the delta rule.
+        length: steps of a row.
+        segment: steps that segments and memory tokens read at once.
+        exam: rows of a look.
+        final: rows of the last exam.
+    """
+
+    pairs: int
+    vocab_size: int
+    kernel: int
+    sequences: int
+    warm_up: int
+    every: int
+    sizes: dict[str, tuple[int, ...]]
+    length: int = 64
+    segment: int = 16
+    exam: int = 200
+    final: int = 1000
+
+
+SETTINGS = {
+    "figure2": Setting(
+        pairs=4,
+        vocab_size=512,
+        kernel=1,
+        sequences=128_000,
+        warm_up=3_200,
+        every=6_400,
+        sizes={"attention": (64,)},
+    ),
+    "frontier": Setting(
+        pairs=8,
+        vocab_size=256,
+        kernel=2,
+        sequences=38_400,
+        warm_up=3_200,
+        every=3_200,
+        sizes={
+            "attention": (64,),
+            "window": (8, 16, 32),
+            "segments": (16, 32, 48),
+            "tokens": (4, 8, 16),
+            "linear": (8, 16, 32, 64),
+            "delta": (8, 16, 32, 64),
+        },
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: a point of the curve, a seed and a learning rate."""
+
+    setting: str
+    mixer: str
+    size: int
+    seed: int
+    rate: float
+
+    def about(self) -> dict[str, Any]:
+        """Return what a checkpoint and a record must agree with."""
+        recipe = asdict(SETTINGS[self.setting])
+        del recipe["sizes"]
+        fixed = {"width": WIDTH, "layers": LAYERS, "batch_size": BATCH, "clip": CLIP}
+        return {"experiment": "mqar", **asdict(self), "recipe": recipe | fixed}
+
+    @property
+    def command(self) -> str:
+        """The command that runs it, and it alone."""
+        words = {
+            "setting": self.setting,
+            "mixers": self.mixer,
+            "sizes": self.size,
+            "seeds": self.seed,
+            "rates": self.rate,
+        }
+        return " ".join(["python -m experiments mqar", *(f"--{k} {v}" for k, v in words.items())])
+
+    @property
+    def at_once(self) -> int:
+        """How many steps the model reads at once."""
+        setting = SETTINGS[self.setting]
+        return setting.segment if self.mixer in ("segments", "tokens") else setting.length
+
+
+def make_model(run: Run) -> MixerModel:
+    """Build the model, drawn from the run's seed."""
+    torch.manual_seed(run.seed)
+    setting = SETTINGS[run.setting]
+    model = MixerModel(
+        setting.vocab_size,
+        WIDTH,
+        [make_mixer(run) for _ in range(LAYERS)],
+        kernel=setting.kernel,
+        memory_tokens=run.size if run.mixer == "tokens" else 0,
+    )
+    return model.to(default_device())
+
+
+def make_mixer(run: Run) -> nn.Module:
+    """Build the mixer of a layer."""
+    if run.mixer == "linear":
+        return LinearAttention(WIDTH, run.size)
+    if run.mixer == "delta":
+        return DeltaRule(WIDTH, run.size)
+    return MemoryAttention(WIDTH, heads=1, window=run.size if run.mixer == "window" else None)
+
+
+def make_batch(run: Run, count: int, generator: Generator) -> Tokens:
+    """Draw rows of the run's setting."""
+    setting = SETTINGS[run.setting]
+    return tasks.mqar(
+        count,
+        length=setting.length,
+        pairs=setting.pairs,
+        vocab_size=setting.vocab_size,
+        generator=generator,
+        device=default_device(),
+    )
+
+
+def before(run: Run, model: MixerModel, batch_size: int) -> Any:
+    """Return the memory before the first step, None where the model makes it."""
+    if run.mixer != "segments":
+        return None
+    return [(None, mixer.segment_memory(batch_size, run.size)) for mixer in model.mixers]
+
+
+def answer(run: Run, model: nn.Module, batch: Tokens) -> tuple[Tensor, Tensor]:
+    """Return the logits (N, V) and the targets (N,) of all steps that count."""
+    assert isinstance(model, MixerModel)
+    memory, logits, targets = before(run, model, len(batch.inputs)), [], []
+    for inputs, wanted, mask in zip(*(x.split(run.at_once, dim=1) for x in batch), strict=True):
+        found, memory = model(inputs, memory, at=mask)
+        logits.append(found)
+        targets.append(wanted[mask])
+    return torch.cat(logits), torch.cat(targets)
+
+
+@torch.no_grad()
+def examine(run: Run, model: nn.Module, batch: Tokens) -> training.Figures:
+    """Return the loss in nats and the share of right answers."""
+    return figures(*answer(run, model, batch))
+
+
+@torch.no_grad()
+def memory_bytes(run: Run, model: MixerModel) -> dict[str, int]:
+    """Count what must be kept to go on with a row, token by token, from memories that are made.
+
+    Returns:
+        ``carried``, what goes from segment to segment, or through the row where it has none, and
+        ``bytes``, that and the keys and values of the segment under way.
+    """
+    setting, mixers = SETTINGS[run.setting], model.mixers
+    row = make_batch(run, 1, Generator()).inputs[:, : run.at_once]
+    memory, segment = before(run, model, 1), []
+    if run.mixer in ("attention", "window"):
+        memory = [(None, mixer.cache(1, None if mixer.window else run.size)) for mixer in mixers]
+    elif run.mixer in ("segments", "tokens"):
+        slots = len(model.tokens) + setting.segment
+        segment = [mixer.cache(1, slots) for mixer in mixers]
+    if run.mixer == "tokens":  # the convolutions, which begin anew in each segment
+        segment += LAYERS * [torch.empty(1, setting.kernel - 1, WIDTH)]
+    carried = nbytes(model(row, memory)[1])
+    return {"bytes": carried + nbytes(segment), "carried": carried}
+
+
+def set_up(run: Run) -> training.Training:
+    """Return the run, ready to be trained."""
+    setting, model = SETTINGS[run.setting], make_model(run)
+    exam = make_batch(run, setting.exam, Generator().manual_seed(EXAM))
+    return training.Training(
+        model=model,
+        optimizer=torch.optim.Adam(model.parameters(), fused=True),
+        generator=Generator().manual_seed(DATA + run.seed),
+        make_batch=lambda generator: make_batch(run, BATCH, generator),
+        loss=lambda model, batch: F.cross_entropy(*answer(run, model, batch)),
+        evaluate=lambda model: examine(run, model, exam),
+        rate=rise_and_fall(run.rate, setting.warm_up, setting.sequences),
+        batch_size=BATCH,
+        every=setting.every,
+        clip=training.by_matrix(CLIP),
+    )
+
+
+def fit(run: Run, path: Path, code: str) -> training.Training:
+    """Train from look to look, until one finds the task solved or the budget is spent."""
+    job, setting = set_up(run), SETTINGS[run.setting]
+    progress = job.progress
+    progress.codes.append(code)
+    if path.exists():
+        training.resume(job, path, run.about())
+    while progress.sequences < setting.sequences and not solved(progress):
+        look = (progress.sequences // setting.every + 1) * setting.every
+        goal = min(look, setting.sequences)
+        training.train(job, goal, path=path, about=run.about(), label=f"{run.mixer} {run.size}")
+    return job
+
+
+def solved(progress: training.Progress) -> bool:
+    """Whether the last look found the task solved."""
+    return bool(progress.curve) and progress.curve[-1]["accuracy"] >= SOLVED
+
+
+def perform(run: Run, options: argparse.Namespace) -> str:
+    """Train, examine and record one run, if nobody did; return a line on how it went."""
+    mark = hashlib.sha256(json.dumps(run.about()).encode()).hexdigest()[:16]
+    path, file = options.unfinished / f"mqar_{mark}.safetensors", options.results / "mqar.json"
+    with files.lock(path.with_suffix(".lock"), wait=False):
+        if options.fresh:
+            path.unlink(missing_ok=True)
+        elif run.about() in recorded(file):
+            return f"{run.command}: done before"
+        origin = records.origin(*CODE)
+        job = fit(run, path, origin["code"])
+        assert isinstance(job.model, MixerModel)
+        model, progress = job.model.eval(), job.progress
+        final = make_batch(run, SETTINGS[run.setting].final, Generator().manual_seed(FINAL))
+        found = {
+            **examine(run, model, final),
+            **memory_bytes(run, model),
+            "solved": solved(progress),
+            "sequences": progress.sequences,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "seconds": round(progress.seconds, 3),
+            "curve": progress.curve,
+        }
+        told = {"command": run.command, **origin, "code": "+".join(progress.codes)}
+        records.merge(file, {**run.about(), **found, **told}, key=KEY)
+        path.unlink()
+    return (
+        f"{run.command}: {found['accuracy']:.3f} with {found['bytes']:,} bytes, "
+        f"{found['sequences']:,} sequences, {found['seconds']:.0f} s"
+    )
+
+
+def recorded(file: Path) -> list[dict[str, Any]]:
+    """Return what each run of the file was about."""
+    runs = json.loads(file.read_text())["runs"] if file.exists() else []
+    return [{name: run[name] for name in ("experiment", *KEY, "recipe")} for run in runs]
+
+
+def chosen(options: argparse.Namespace) -> Iterator[Run]:
+    """Go through the runs that the command line asks for, seed by seed."""
+    setting = SETTINGS[options.setting]
+    for seed in options.seeds:
+        for mixer in options.mixers or setting.sizes:
+            for size in options.sizes or setting.sizes[mixer]:
+                for rate in options.rates:
+                    yield Run(options.setting, mixer, size, seed, rate)
+
+
+def main(arguments: list[str]) -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m experiments mqar", description=__doc__)
+    add = parser.add_argument
+    add("--setting", choices=SETTINGS, default="frontier")
+    add("--mixers", nargs="+", choices=SETTINGS["frontier"].sizes, help="all where none is named")
+    add("--sizes", nargs="+", type=int, help="where they are not the setting's")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    add("--rates", nargs="+", type=float, default=list(RATES), help="learning rates")
+    add("--fresh", action="store_true", help="start anew, whatever was saved and recorded")
+    add("--threads", type=int, default=1)
+    add("--results", type=Path, default=records.RESULTS, help="folder of the records")
+    add("--unfinished", type=Path, default=UNFINISHED, help="folder of the checkpoints")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    for run in chosen(options):
+        try:
+            print(perform(run, options), flush=True)
+        except BlockingIOError:
+            print(f"{run.command}: another process is at it", flush=True)

@@ -1,0 +1,164 @@
+"""Proofs of the checkers in *External memory in models*: right answers, and wrong ones by hint."""
+
+import torch
+
+
+def ratio(tokens, width, value_width):
+    matrix = width * value_width + width
+    return (tokens * width + tokens * value_width) / matrix
+
+
+def compress(memory, rate):
+    return torch.stack([memory[i : i + rate].mean(0) for i in range(0, len(memory), rate)])
+
+
+def distances(query, keys):
+    return ((keys - query) ** 2).sum(-1)
+
+
+def vote(query, keys, tokens, vocabulary, k, near=True, root=False, even=False):
+    d = distances(query, keys).sqrt() if root else distances(query, keys)
+    score = -d if near else d
+    chosen = score.argsort(descending=True)[:k]
+    weights = torch.ones(k) / k if even else score[chosen].softmax(0)
+    result = torch.zeros(vocabulary)
+    for n, w in zip(chosen, weights, strict=True):
+        result[tokens[n]] += w
+    return result
+
+
+def replaced(query, keys, tokens, vocabulary, k):
+    d = distances(query, keys)
+    chosen = sorted(d.argsort()[:k].tolist())
+    weights = (-d[chosen]).softmax(0)
+    result = torch.zeros(vocabulary)
+    for n, w in zip(chosen, weights, strict=True):
+        result[tokens[n]] = w
+    return result
+
+
+def slots_alone(query, keys, tokens, vocabulary, k):
+    d = distances(query, keys)
+    chosen = d.argsort()[:k]
+    result = torch.zeros(len(keys))
+    result[chosen] = (-d[chosen]).softmax(0)
+    return result
+
+
+def mix(far, near, gate):
+    g = torch.sigmoid(gate).view(1, -1, 1, 1)
+    return near + g * (far - near)
+
+
+def rag(documents, tokens):
+    sequence = sum(p * row.prod() for p, row in zip(documents, tokens, strict=True))
+    token = torch.stack([documents @ column for column in tokens.T]).prod()
+    return sequence, token
+
+
+def surprise(memory, momentum, key, value, keep, rate, forget):
+    memory = memory.clone().requires_grad_()
+    (key @ memory - value).square().sum().backward()
+    new = keep * momentum - rate * memory.grad
+    return ((1 - forget) * memory + new).detach(), new
+
+
+def step(memory, momentum, key, value, keep, rate, forget, sign=-1, factor=2):
+    gradient = factor * torch.outer(key, key @ memory - value)
+    new = keep * momentum + sign * rate * gradient
+    return (1 - forget) * memory + new, new
+
+
+PROOFS = {
+    "ratio": (
+        ratio,
+        {
+            "sum of the keys": lambda tokens, M, V: tokens * (M + V) / (M * V),
+            "counted one of them": lambda tokens, M, V: tokens * M / (M * V + M),
+            "not M times V": lambda tokens, M, V: tokens * M * V / (M * V + M),
+            "the other way round": lambda tokens, M, V: (M * V + M) / (tokens * (M + V)),
+            "does not grow with the tokens": lambda tokens, M, V: (M + V) / (M * V + M),
+        },
+    ),
+    "compress": (
+        compress,
+        {
+            "that is the sum": lambda memory, rate: rate * compress(memory, rate),
+            "the first of each block": lambda memory, rate: memory[::rate],
+            "the last of each block": lambda memory, rate: memory[rate - 1 :: rate],
+            "all over the memory": lambda memory, rate: torch.stack(
+                [memory[i :: len(memory) // rate].mean(0) for i in range(len(memory) // rate)]
+            ),
+            "over the width": lambda memory, rate: memory.mean(-1).view(-1, rate),
+            "one average of the whole": lambda memory, rate: memory.sum(0) / len(memory),
+        },
+    ),
+    "vote": (
+        vote,
+        {
+            "all slots voted": lambda query, keys, tokens, vocabulary, k: vote(
+                query, keys, tokens, vocabulary, len(keys)
+            ),
+            "the farthest voted": lambda *case: vote(*case, near=False),
+            "not squared": lambda *case: vote(*case, root=True),
+            "must not replace": replaced,
+            "the same vote": lambda *case: vote(*case, even=True),
+            "votes of the slots": slots_alone,
+        },
+    ),
+    "mix": (
+        mix,
+        {
+            "a raw number": lambda far, near, gate: near + gate[None, :, None, None] * (far - near),
+            "swapped": lambda far, near, gate: mix(near, far, gate),
+            "near read whole": lambda far, near, gate: (
+                near + gate.sigmoid().view(1, -1, 1, 1) * far
+            ),
+            "one gate for all": lambda far, near, gate: mix(
+                far, near, gate.mean().expand(len(gate))
+            ),
+            "the last dimension": lambda far, near, gate: near + gate.sigmoid() * (far - near),
+        },
+    ),
+    "rag": (
+        rag,
+        {
+            "swapped": lambda documents, tokens: tuple(reversed(rag(documents, tokens))),
+            "weigh each": lambda documents, tokens: (
+                tokens.prod(1).mean(),
+                tokens.mean(0).prod(),
+            ),
+            "do not average": lambda documents, tokens: (
+                (documents * tokens.mean(1)).sum(),
+                (documents @ tokens).mean(),
+            ),
+            "best document alone": lambda documents, tokens: (
+                documents.max() * tokens[documents.argmax()].prod(),
+                tokens[documents.argmax()].prod(),
+            ),
+            "chosen once": lambda documents, tokens: (
+                sum((p * row).prod() for p, row in zip(documents, tokens, strict=True)),
+                (documents @ tokens).prod(),
+            ),
+        },
+    ),
+    "surprise": (
+        surprise,
+        {
+            "went up the error": lambda *case: step(*case, sign=1),
+            "a factor of 2": lambda *case: step(*case, factor=1),
+            "momentum is missing": lambda memory, momentum, *rest: step(
+                memory, torch.zeros_like(momentum), *rest
+            ),
+            "add the new one": lambda memory, momentum, key, value, keep, rate, forget: (
+                (1 - forget) * memory,
+                step(memory, momentum, key, value, keep, rate, forget)[1],
+            ),
+            "forgetting belongs": lambda *case: step(*case[:-1], 0.0),
+            "forgot the momentum too": lambda *case: (
+                step(*case)[0],
+                (1 - case[-1]) * step(*case)[1],
+            ),
+        },
+    ),
+}

@@ -1,0 +1,448 @@
+"""The experiments of the Transformer chapter: their mixers, scores and records, in seconds."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Generator, nn
+
+pytest.importorskip("experiments")  # a part of the repository, not of the package
+pytest.importorskip("safetensors")
+pytest.importorskip("tqdm")
+
+from experiments import cache_bytes, files, induction, lengths, mqar, records, training
+from experiments.mixers import DeltaRule, LinearAttention, MixerModel, ShortConvolution, nbytes
+from memlib import Decoder, MemoryAttention, address, tasks, write
+
+MIXERS = [LinearAttention, DeltaRule]
+
+
+def made(kind, *sizes, dtype=torch.float64):
+    torch.manual_seed(0)
+    return kind(*sizes).to(dtype)
+
+
+def inputs(*shape):
+    return torch.randn(*shape, dtype=torch.float64, generator=Generator().manual_seed(1))
+
+
+def linear_step(layer, x, memory, keys):
+    """One token, as the paper has it: the matrix and the sum of the keys."""
+    (query, key), value = (F.elu(f(x)) + 1 for f in (layer.query, layer.key)), layer.value(x)
+    memory, keys = memory + key.unsqueeze(-1) * value.unsqueeze(-2), keys + key
+    read = torch.einsum("bm,bmd->bd", query, memory) / (query * keys).sum(-1, keepdim=True)
+    return layer.output(read), memory, keys
+
+
+def delta_step(layer, x, memory):
+    """One token: the delta rule as a composition of memlib's verbs."""
+    query, key = (F.normalize(f(x), dim=-1).unsqueeze(1) for f in (layer.query, layer.key))
+    error = layer.value(x).unsqueeze(1) - key @ memory
+    memory = write(memory, key, add=layer.rate(x).sigmoid().unsqueeze(1) * error)
+    return layer.output((query @ memory).squeeze(1)), memory
+
+
+class TestMixers:
+    def test_linear_attention_is_its_loop(self):
+        layer, x = made(LinearAttention, 6, 5), inputs(3, 9, 6)
+        memory, keys = x.new_zeros(3, 5, 6), x.new_zeros(3, 5)
+        steps = []
+        for token in x.unbind(1):
+            y, memory, keys = linear_step(layer, token, memory, keys)
+            steps.append(y)
+        y, after = layer(x)
+        torch.testing.assert_close(y, torch.stack(steps, 1), rtol=0, atol=1e-5)  # 1e-6 in total
+        torch.testing.assert_close(after[..., :-1], memory, rtol=0, atol=1e-10)
+        torch.testing.assert_close(after[..., -1], keys, rtol=0, atol=1e-10)
+
+    @pytest.mark.parametrize("key_width", [3, 16])
+    def test_the_delta_rule_is_its_loop(self, key_width):
+        layer, x = made(DeltaRule, 6, key_width), inputs(3, 64, 6)
+        memory, steps = x.new_zeros(3, key_width, 6), []
+        for token in x.unbind(1):
+            y, memory = delta_step(layer, token, memory)
+            steps.append(y)
+        y, after = layer(x)
+        torch.testing.assert_close(y, torch.stack(steps, 1), rtol=0, atol=1e-10)
+        torch.testing.assert_close(after, memory, rtol=0, atol=1e-10)
+
+    def test_the_delta_rule_replaces_what_a_key_held(self):
+        layer = made(DeltaRule, 2, 2)
+        nn.init.constant_(layer.rate.bias, 50.0)  # beta = 1
+        for linear in (layer.query, layer.key, layer.value, layer.output):
+            nn.init.eye_(linear.weight)
+        nn.init.zeros_(layer.rate.weight)
+        x = torch.tensor([[[1.0, 0.0], [3.0, 0.0]]], dtype=torch.float64)  # one key, values 1, 3
+        y, memory = layer(x)
+        torch.testing.assert_close(y, x)
+        torch.testing.assert_close(memory[0, 0], x[0, 1])
+
+    @pytest.mark.parametrize("kind", MIXERS)
+    @given(cut=st.integers(0, 8))
+    def test_it_goes_on_where_it_stopped(self, kind, cut):
+        layer, x = made(kind, 6, 5), inputs(2, 8, 6)
+        whole, after = layer(x)
+        first, memory = layer(x[:, :cut])
+        before = memory.clone()
+        second, last = layer(x[:, cut:], memory)
+        torch.testing.assert_close(torch.cat((first, second), 1), whole)
+        torch.testing.assert_close(last, after)
+        assert torch.equal(memory, before)
+
+    @pytest.mark.parametrize("kind", MIXERS)
+    def test_gradients_are_those_of_the_numbers(self, kind):
+        layer, x = made(kind, 3, 2), inputs(2, 4, 3).requires_grad_()
+        memory = layer(inputs(2, 3, 3))[1].detach().requires_grad_()
+        assert torch.autograd.gradcheck(lambda x, memory: layer(x, memory), (x, memory))
+
+    @pytest.mark.parametrize("kind", MIXERS)
+    def test_it_runs_where_there_are_no_numbers(self, kind):
+        y, memory = kind(6, 5).to("meta")(torch.empty(2, 4, 6, device="meta"))
+        assert y.shape == (2, 4, 6)
+        assert memory.is_meta
+
+    @pytest.mark.parametrize("kernel", [1, 2, 4])
+    def test_the_short_convolution_is_that_of_torch(self, kernel):
+        layer, x = made(ShortConvolution, 6, kernel), inputs(2, 7, 6)
+        filters = layer.weight.flip(0).T.unsqueeze(1)  # (D, 1, K), the newest last
+        expected = F.conv1d(F.pad(x.mT, (kernel - 1, 0)), filters, groups=6).mT
+        y, past = layer(x)
+        torch.testing.assert_close(y, expected)
+        first, middle = layer(x[:, :3])
+        second, last = layer(x[:, 3:], middle)
+        torch.testing.assert_close(torch.cat((first, second), 1), expected)
+        assert torch.equal(last, past)
+        assert torch.equal(past, x[:, 8 - kernel :])
+
+    def test_a_convolution_over_one_token_is_none(self):
+        x = inputs(2, 7, 6)
+        assert torch.equal(made(ShortConvolution, 6, 1)(x)[0], x)
+
+
+def attention(**options):
+    return [MemoryAttention(8, heads=1, **options) for _ in range(2)]
+
+
+class TestMixerModel:
+    @pytest.mark.parametrize("tokens", [0, 3])
+    def test_with_attention_and_no_convolution_it_is_a_decoder(self, tokens):
+        torch.manual_seed(0)
+        model = MixerModel(20, 8, attention(), kernel=1, memory_tokens=tokens)
+        decoder = Decoder(20, 8, 2, slots=0, memory_tokens=tokens)
+        with torch.no_grad():
+            decoder.embedding.copy_(model.embedding)
+            if tokens:
+                decoder.tokens.copy_(model.tokens)
+            for layer, mixer in zip(decoder.attention, model.mixers, strict=True):
+                layer.load_state_dict(mixer.state_dict())
+        text = torch.randint(20, (2, 5))
+        y, memory = model(text)
+        expected, after = decoder(text)
+        torch.testing.assert_close(y, expected)
+        if tokens:
+            torch.testing.assert_close(memory, after)
+            torch.testing.assert_close(model(text, memory)[0], decoder(text, after)[0])
+
+    @pytest.mark.parametrize("kind", [*MIXERS, "cache", "segments"])
+    def test_it_goes_on_where_it_stopped(self, kind):
+        torch.manual_seed(0)
+        if isinstance(kind, str):
+            model = MixerModel(20, 8, attention())
+            memory = [
+                (None, layer.cache(2, 9) if kind == "cache" else layer.segment_memory(2, 9))
+                for layer in model.mixers
+            ]
+        else:
+            model, memory = MixerModel(20, 8, [kind(8, 4), kind(8, 4)]), None
+        text = torch.randint(20, (2, 9))
+        with torch.no_grad():
+            whole, _ = model(text)
+            first, memory = model(text[:, :4], memory)
+            second, _ = model(text[:, 4:], memory)
+        torch.testing.assert_close(torch.cat((first, second), 1), whole, rtol=1e-4, atol=1e-6)
+
+    def test_only_the_wanted_logits_are_made(self):
+        model, text = MixerModel(20, 8, attention()), torch.randint(20, (2, 9))
+        at = torch.rand(2, 9) > 0.5
+        assert torch.equal(model(text, at=at)[0], model(text)[0][at])
+
+    def test_bytes_are_those_of_all_tensors(self):
+        cache = MemoryAttention(8, heads=2).cache(1, 5)
+        assert nbytes(cache) == 2 * 5 * 8 * 4 + 8
+        assert nbytes([(torch.zeros(3), None), [cache]]) == 12 + nbytes(cache)
+        assert nbytes(None) == 0
+
+
+SMALL = mqar.Setting(
+    pairs=2,
+    vocab_size=24,
+    kernel=2,
+    sequences=192,
+    warm_up=64,
+    every=128,
+    sizes={"attention": (16,), "window": (4,), "segments": (8,), "tokens": (3,), "delta": (4, 8)},
+    length=16,
+    segment=4,
+    exam=8,
+    final=16,
+)
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """A small setting, and folders of one's own."""
+    monkeypatch.setitem(mqar.SETTINGS, "frontier", SMALL)
+    return ("--results", str(tmp_path), "--unfinished", str(tmp_path / "unfinished"))
+
+
+def runs_of(folder, name):
+    return json.loads((folder / f"{name}.json").read_text())["runs"]
+
+
+def some_run(mixer="attention", size=16, **changes):
+    return replace(mqar.Run("frontier", mixer, size, seed=0, rate=0.01), **changes)
+
+
+class TestMqar:
+    def test_every_point_is_trained_and_recorded_once(self, tmp_path, places, capsys):
+        command = ("--seeds", "0", "--rates", "0.01", *places)
+        mqar.main(command)
+        runs = runs_of(tmp_path, "mqar")
+        points = [(mixer, size) for mixer, sizes in SMALL.sizes.items() for size in sizes]
+        assert sorted(points) == [(run["mixer"], run["size"]) for run in runs]
+        for run in runs:
+            assert [p["sequences"] for p in run["curve"]] == [0, 128, 192]
+            assert 0 <= run["accuracy"] <= 1
+            assert run["recipe"]["pairs"] == 2
+            assert not run["solved"]
+        assert not list((tmp_path / "unfinished").glob("*.safetensors"))
+        capsys.readouterr()
+        mqar.main(command)
+        assert capsys.readouterr().out.count("done before") == len(points)
+        assert runs_of(tmp_path, "mqar") == runs
+
+    def test_the_command_of_a_record_makes_that_record(self, tmp_path, places):
+        mqar.main(["--mixers", "delta", "--sizes", "4", "--seeds", "3", "--rates", ".02", *places])
+        (run,) = runs_of(tmp_path, "mqar")
+        words = run["command"].split()
+        assert words[:4] == ["python", "-m", "experiments", "mqar"]
+        mqar.main([*words[4:], "--fresh", *places])
+        (again,) = runs_of(tmp_path, "mqar")
+        for told in (run, again):
+            del told["seconds"]
+            told["curve"] = [{**point, "seconds": 0} for point in told["curve"]]
+        assert again == run
+
+    def test_it_stops_when_solved(self, tmp_path, places, monkeypatch):
+        monkeypatch.setattr(mqar, "SOLVED", 0.0)
+        mqar.main(["--mixers", "attention", "--seeds", "0", "--rates", "0.01", *places])
+        (run,) = runs_of(tmp_path, "mqar")
+        assert run["solved"]
+        assert run["sequences"] == 128
+
+    def test_a_run_that_was_stopped_goes_on(self, tmp_path, places, monkeypatch):
+        run, path = some_run(), tmp_path / "some.safetensors"
+        whole = mqar.fit(run, tmp_path / "whole.safetensors", "a")
+        job = mqar.set_up(run)
+        training.train(job, 64, path=path, about=run.about())
+        rest = mqar.fit(run, path, "b")
+        assert rest.progress.sequences == 192
+        for one, other in zip(whole.model.parameters(), rest.model.parameters(), strict=True):
+            assert torch.equal(one, other)
+
+    def test_what_another_process_is_at_is_passed_over(self, tmp_path, places, capsys):
+        command = ["--mixers", "attention", "--seeds", "0", "--rates", "0.01", *places]
+        mqar.main(command)
+        (lock,) = (tmp_path / "unfinished").glob("*.lock")
+        with files.lock(lock):
+            mqar.main(command)
+        assert "another process is at it" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("mixer", ["segments", "tokens"])
+    def test_a_row_read_in_segments_has_all_its_answers(self, places, mixer):
+        run = some_run(mixer, 3)
+        model, batch = mqar.make_model(run), mqar.make_batch(run, 5, Generator().manual_seed(0))
+        logits, targets = mqar.answer(run, model, batch)
+        assert logits.shape == (10, SMALL.vocab_size)
+        assert targets.sort().values.tolist() == batch.targets[batch.mask].sort().values.tolist()
+        logits.sum().backward()
+        trained = model.tokens.grad if mixer == "tokens" else model.embedding.grad
+        assert trained.abs().sum() > 0
+
+    def test_memory_is_counted_from_memories(self, places):
+        number, layers, width, steps = 4, mqar.LAYERS, mqar.WIDTH, SMALL.length
+        counts, last = layers * 8, layers * width * number  # tokens seen; of the convolution
+        kept = {  # what the names say, in numbers
+            ("attention", 16): 2 * layers * steps * width * number + counts + last,
+            ("window", 4): 2 * layers * 4 * width * number + counts + last,
+            ("segments", 8): layers * 8 * width * number + counts + last,
+            ("tokens", 3): 3 * width * number,
+            ("linear", 5): layers * 5 * (width + 1) * number + last,
+            ("delta", 5): layers * 5 * width * number + last,
+        }
+        segment = {
+            "segments": 2 * layers * SMALL.segment * width * number + counts,
+            "tokens": 2 * layers * (3 + SMALL.segment) * width * number + counts + last,
+        }
+        for (mixer, size), carried in kept.items():
+            run = some_run(mixer, size)
+            found = mqar.memory_bytes(run, mqar.make_model(run))
+            assert found == {"carried": carried, "bytes": carried + segment.get(mixer, 0)}
+
+
+class TestInduction:
+    RECIPE = replace(
+        induction.RECIPE, length=12, period=(3, 5), vocab_size=8, width=8, heads=2, batch_size=4,
+        warm_up=4, sequences=24, every=8, exam=6,
+    )  # fmt: skip
+
+    @pytest.fixture
+    def places(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(induction, "RECIPE", self.RECIPE)
+        return ("--results", str(tmp_path), "--unfinished", str(tmp_path / "unfinished"))
+
+    def test_followers_are_those_of_a_loop(self):
+        tokens = torch.randint(5, (3, 9), generator=Generator().manual_seed(0))
+        found = induction.followers(tokens)
+        for b in range(3):
+            for t in range(9):
+                for i in range(9):
+                    follows = 0 < i <= t and tokens[b, i - 1] == tokens[b, t]
+                    assert found[b, t, i] == follows
+
+    def test_a_head_that_looks_there_scores_1(self):
+        batch = tasks.induction(4, length=20, period=(4, 6), vocab_size=10)
+        after = induction.followers(batch.inputs)
+        there = address(torch.zeros(4, 20, 1), torch.zeros(4, 20, 1), mask=after)
+        before = torch.diag(torch.ones(19), -1).expand(4, 20, 20)
+        weights = torch.stack((there, before), dim=1)
+        scores = induction.head_scores([weights], batch)
+        assert scores["prefix_1_1"] == scores["previous_1_2"] == 1
+        assert scores["prefix_1_2"] < 0.3
+        assert scores.keys() == {f"{n}_1_{h}" for n in ("previous", "prefix") for h in (1, 2)}
+
+    def test_what_it_would_take_to_answer_right_lies_there(self):
+        batch = tasks.induction(4, length=20, period=(4, 6), vocab_size=10)
+        after = induction.followers(batch.inputs).double()
+        named = (after @ F.one_hot(batch.inputs, 10).double()).argmax(-1)
+        assert torch.equal(named[batch.mask], batch.targets[batch.mask])
+
+    def test_runs_are_recorded_with_the_scores_of_their_heads(self, tmp_path, places):
+        induction.main(["--seeds", "0", *places])
+        one, two = runs_of(tmp_path, "induction")
+        assert (one["layers"], two["layers"]) == (1, 2)
+        assert [p["sequences"] for p in two["curve"]] == [0, 8, 16, 24]
+        for point in two["curve"]:
+            assert {"loss", "accuracy", "prefix_2_1", "previous_1_2"} <= point.keys()
+        assert "prefix_2_1" not in one["curve"][0]
+        assert 0 < two["even"]["prefix_1_1"] < 1
+
+    def test_the_exported_model_is_the_recorded_one(self, tmp_path, places):
+        induction.main(["--layers", "2", "--seeds", "1", "--export", *places])
+        (run,) = runs_of(tmp_path, "induction")
+        path = tmp_path / "induction.safetensors"
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["about"])
+        recipe = about["recipe"]
+        sizes = [recipe["vocab_size"], recipe["width"], about["layers"], recipe["heads"]]
+        model = Decoder(*sizes, slots=0)
+        model.load_state_dict(load_file(path))
+        exam = Generator().manual_seed(induction.EXAM)
+        exam = induction.make_batch(recipe["exam"], exam, self.RECIPE)
+        last = {k: v for k, v in run["curve"][-1].items() if k not in ("sequences", "seconds")}
+        assert induction.examine(model, exam) == last
+
+    def test_an_export_is_of_one_run(self, capsys):
+        with pytest.raises(SystemExit):
+            induction.main(["--export"])
+        assert "--export needs one run" in capsys.readouterr().err
+
+    def test_a_run_can_begin_anew(self, tmp_path, places):
+        command = ["--layers", "1", "--seeds", "0", *places]
+        induction.main(command)
+        (saved,) = (tmp_path / "unfinished").glob("*.safetensors")
+        before = saved.stat().st_mtime_ns
+        induction.main([*command, "--fresh"])
+        assert saved.stat().st_mtime_ns > before
+        assert len(runs_of(tmp_path, "induction")) == 1
+
+
+class TestLengths:
+    @pytest.fixture
+    def places(self, tmp_path, monkeypatch):
+        recipe = replace(TestInduction.RECIPE, length=16, vocab_size=24, heads=1)
+        monkeypatch.setattr(lengths, "RECIPE", recipe)
+        return ("--results", str(tmp_path), "--unfinished", str(tmp_path / "unfinished"))
+
+    def test_every_scheme_is_tested_at_every_length(self, tmp_path, places):
+        lengths.main(["--seeds", "0", *places])
+        runs = runs_of(tmp_path, "lengths")
+        assert [run["scheme"] for run in runs] == sorted(lengths.SCHEMES)
+        for run in runs:
+            assert [(t["length"], t["period"]) for t in run["tests"]] == [
+                (16, [3, 5]), (32, [3, 5]), (32, [6, 10]), (64, [3, 5]), (64, [12, 20])
+            ]  # fmt: skip
+            for test in run["tests"]:
+                assert len(test["along"]) == test["length"] // lengths.BIN
+                assert (test["along"][0] is None) == (test["period"][0] >= lengths.BIN)
+        learned = next(run for run in runs if run["scheme"] == "learned")
+        assert learned["parameters"] > max(r["parameters"] for r in runs if r is not learned)
+
+    def test_rows_of_a_model_that_knows_the_answers_are_right(self, places):
+        class Oracle(nn.Module):
+            def forward(self, tokens):
+                after = induction.followers(tokens).double()
+                return after @ F.one_hot(tokens, 24).double(), None
+
+        for test in lengths.tests(Oracle()):
+            assert test["accuracy"] == 1
+            assert set(test["along"]) <= {1, None}
+
+    def test_the_table_of_learned_positions_reaches_the_longest_rows(self):
+        longest = max(lengths.TIMES) * lengths.RECIPE.length
+        assert lengths.SCHEMES["learned"]["length"] == longest
+        assert max(lengths.lengthened(4, True).period) <= lengths.RECIPE.vocab_size
+
+
+class TestCacheBytes:
+    def test_every_model_names_its_source(self):
+        models = cache_bytes.published()
+        assert len({model["name"] for model in models}) == len(models) > 8
+        for model in models:
+            assert "config" in model["source"] or "arXiv" in model["source"]
+            assert (model["window"] is None) == (model["windowed_layers"] == 0)
+            assert model["windowed_layers"] <= model["layers"]
+
+    @pytest.mark.parametrize("tokens", [1, 1024, 5000])
+    def test_bytes_are_layers_heads_widths_and_tokens(self, tokens):
+        for model in cache_bytes.published():
+            width = model["kv_heads"] * (model["key_width"] + model["value_width"])
+            windowed = model["windowed_layers"]
+            slots = windowed * min(tokens, model["window"] or 0)
+            slots += (model["layers"] - windowed) * tokens
+            assert cache_bytes.cache_bytes(model, tokens) == 2 * width * slots
+
+    def test_half_the_bytes_a_number_half_the_cache(self):
+        model = cache_bytes.published()[0]
+        whole = cache_bytes.cache_bytes(model, 10, torch.float32, batch_size=2)
+        assert whole == 4 * cache_bytes.cache_bytes(model, 10, torch.bfloat16)
+
+    def test_the_table_has_a_line_for_each_model(self, capsys):
+        cache_bytes.main([])
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 1 + len(cache_bytes.published())
+        cache_bytes.main(["--tokens", "1024"])
+        gpt2 = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("GPT-2 "))
+        assert gpt2.split()[-3:] == ["36,864", "1,024", "0.04"]
+
+
+@pytest.mark.parametrize("module", [mqar, induction, lengths])
+def test_the_code_that_a_record_names_is_there(module):
+    assert all(path.exists() for path in module.CODE)
+    assert records.code_hash(*module.CODE) != records.code_hash()
