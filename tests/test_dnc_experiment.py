@@ -222,7 +222,7 @@ def test_every_recipe_makes_machines_of_one_size():
         machines = [ntm.make_model(run) for run in runs]
         assert [type(machine) for machine in machines] == [DNC, NTM]
         sizes = {(m.cell.slots, m.cell.width, m.cell.read_heads) for m in machines}
-        controllers = {tuple(m.cell.controller.weight_ih.shape) for m in machines}
+        controllers = {tuple(p.shape for p in m.cell.controller.parameters()) for m in machines}
         assert len(sizes) == len(controllers) == 1
         batch = ntm.exam(runs[0], 3, 0)[0]
         assert all(ntm.loss(machine, batch).isfinite() for machine in machines)
