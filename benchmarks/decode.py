@@ -8,11 +8,12 @@ A step is one token for each row of a batch. Three parts are timed:
 - layer: a whole attention layer, ours beside Llama's with the same weights.
 
 The peers do not pay for what their model prepares once a step for all its layers, the rotary
-angles and the mask over a static cache; ours makes its own. A static cache reads all its slots, so
-that its time depends on how many it was given: in the first table as many as `generate` gives it
-to decode 256 tokens, of which those in the middle are timed; in the second from just enough to 32
-times as many. All take turns within a run, on float32, and medians are compared: of CPU time on
-one thread, of the time on the clock on more. Needs the peer: ``pip install transformers``.
+angles and the mask over a static cache; that is recorded as ``prepare_ms``. Ours makes its own in
+each layer. A static cache reads all its slots, so that its time depends on how many it was given:
+in the first table as many as `generate` gives it to decode 256 tokens, of which those in the
+middle are timed; in the second from just enough to 32 times as many. All take turns within a run,
+on float32, and medians are compared: of CPU time on one thread, of the time on the clock on more.
+Needs the peer: ``pip install transformers``.
 """
 
 import time
@@ -81,14 +82,17 @@ class Decoding:
         self.static.update(keys, values, 0)
         self.places = [buffer.data_ptr() for buffer in self.ours.buffers()]
 
-    def step(self, part: str) -> dict[str, Way]:
-        """Return how each takes the next token, the same for all."""
-        batch, kv_heads, slots, width = self.ours.keys.shape
+    def prepare(self) -> tuple[Any, Tensor]:
+        """Return the next token's rotary angles, and which slots of a static cache it reads."""
         position = self.ours.lengths[:1]
-        readable = torch.arange(slots).expand(1, 1, 1, -1) <= position
+        readable = torch.arange(self.ours.slots).expand(1, 1, 1, -1) <= position
+        return self.angles(self.ours.keys, position.unsqueeze(0)), readable
+
+    def step(self, part: str, angles: Any, readable: Tensor) -> dict[str, Way]:
+        """Return how each takes the next token, the same for all."""
+        batch, kv_heads, _, width = self.ours.keys.shape
         if part == "layer":
             x = torch.randn(batch, 1, self.layer.width)
-            angles = self.angles(x, position.unsqueeze(0))
             return {
                 "memlib": lambda: self.layer(x, self.ours)[0],
                 "dynamic": lambda: self.peer(x, angles, None, self.dynamic)[0],
@@ -130,14 +134,17 @@ def timed(
 ) -> dict[str, Any]:
     """Decode from `length` tokens on, all in turn; median milliseconds a step."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    seconds: dict[str, list[float]] = {name: [] for name in (*WAYS, "prepare")}
     begin = time.perf_counter()
     decoding = None
     while decoding is None or time.perf_counter() - begin < budget:
         decoding = None  # makes room
         decoding = Decoding(size, batch, length, slots)
         for step in range(STEPS):
-            ways, results = decoding.step(part), {}
+            start = clock()
+            prepared = decoding.prepare()
+            seconds["prepare"].append(clock() - start)
+            ways, results = decoding.step(part, *prepared), {}
             for name in WAYS[step % 3 :] + WAYS[: step % 3]:  # none is always the first
                 start = clock()
                 results[name] = ways[name]()

@@ -121,11 +121,7 @@ class KVCache(nn.Module):
                 (not looked at while compiling, where a full row keeps what it has). After an
                 error the cache is as it was.
         """
-        bounds = self._bounds()
-        if lengths is None and bounds and self._is_step(keys, values, *bounds):
-            _check_finite(keys, values, keys=keys, values=values)
-            held = self._put(keys, values, bounds[0])
-            self._remember(self.lengths.add_(1), bounds[0] + 1, bounds[0] + 1)
+        if lengths is None and (held := self._step(keys, values)):
             return held
         checks.tensor("keys", keys)
         checks.tensor("values", values)
@@ -186,26 +182,35 @@ class KVCache(nn.Module):
             f"value_width={self.values.shape[-1]}, ring={self.ring}"
         )
 
-    def _is_step(self, keys: Tensor, values: Tensor, low: int, high: int) -> bool:
-        """Whether this is a plain step of decoding, with nothing else to check or to mask.
+    def _step(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, None] | None:
+        """Append a token a row if there is nothing else to check or to mask; None if there is.
 
-        One look at what `extend` otherwise checks one by one: among 1 k tokens of a small layer
-        the checks would take as long as the read.
+        Nearly every step of decoding ends here. The careful way of `extend` would take as long
+        as the read of 1 k tokens in a small layer.
         """
-        like = self.keys
-        batch, heads, _, width = like.shape
-        return (
-            low == high
-            and (low < self.slots or self.ring)
+        bounds, held_keys, held_values = self._bounds(), self.keys, self.values
+        batch, heads, slots, width = held_keys.shape
+        if not (
+            bounds
+            and bounds[0] == bounds[1]
+            and (bounds[0] < slots or self.ring)
             and isinstance(keys, Tensor)
             and isinstance(values, Tensor)
             and keys.shape == (batch, heads, 1, width)
-            and values.shape == (batch, heads, 1, self.values.shape[3])
-            and keys.dtype == values.dtype == like.dtype
-            and keys.device == values.device == like.device
-            and keys.layout == values.layout == like.layout
-            and self._in_place(keys, values)
-        )
+            and values.shape == (batch, heads, 1, held_values.shape[3])
+            and keys.dtype == values.dtype == held_keys.dtype
+            and keys.device == values.device == held_keys.device
+            and keys.layout == values.layout == held_keys.layout
+            and not keys.requires_grad
+            and not values.requires_grad
+            and math.isfinite((keys.sum() + values.sum()).item())
+        ):
+            return None
+        after = bounds[0] + 1
+        where = bounds[0] % slots, 0, min(after, slots)
+        readable = _put(held_keys, keys, *where), _put(held_values, values, *where), None
+        self._remember(self.lengths.add_(1), after, after)
+        return readable
 
     # What the layer calls, having checked its arguments: _join, and _commit once all went well.
     # Until then the lengths are as they were, and nothing that may still be read has changed.
@@ -228,7 +233,9 @@ class KVCache(nn.Module):
         stop = min(high + in_place, self.slots)
         agree = bounds is not None and low == high and (not in_place or lengths is None)
         if in_place and agree and (not self.ring or stop <= (window or stop)):
-            return self._put(keys, values, low, window)
+            start = 0 if self.ring or window is None else max(0, stop - window)
+            where = low % self.slots, start, stop - start
+            return _put(self.keys, keys, *where), _put(self.values, values, *where), None
         if in_place:
             self._store(keys, values, lengths)
         # the slots with tokens that the window of any row reaches
@@ -245,17 +252,6 @@ class KVCache(nn.Module):
             keys, values = (torch.cat(x, dim=2) for x in zip(held, (keys, values), strict=True))
         places = torch.cat((places, position.expand(len(places), -1)), dim=1)
         return keys, values, _visible(position, places, window)
-
-    def _put(
-        self, keys: Tensor, values: Tensor, position: int, window: int | None = None
-    ) -> tuple[Tensor, Tensor, None]:
-        """Store a token that has the same position in every row; return all that it may read."""
-        slot, stop = position % self.slots, min(position + 1, self.slots)
-        start = 0 if self.ring or window is None else max(0, stop - window)
-        held_keys, held_values, size = self.keys, self.values, stop - start
-        held_keys.narrow(2, slot, 1).copy_(keys)
-        held_values.narrow(2, slot, 1).copy_(values)
-        return held_keys.narrow(2, start, size), held_values.narrow(2, start, size), None
 
     def _commit(self, keys: Tensor, values: Tensor, lengths: Tensor | None) -> None:
         """Make the tokens part of the memory."""
@@ -392,6 +388,12 @@ def _take(x: Tensor, index: Tensor) -> Tensor:
 def _wide(index: Tensor, like: Tensor) -> Tensor:
     """(B, T) -> (B, G, T, M)."""
     return index[:, None, :, None].expand(-1, like.shape[1], -1, like.shape[-1])
+
+
+def _put(held: Tensor, new: Tensor, slot: int, start: int, size: int) -> Tensor:
+    """Store a token of every row in this slot; return `size` slots from `start` on."""
+    held.narrow(2, slot, 1).copy_(new)
+    return held.narrow(2, start, size)
 
 
 def _check_finite(keys: Tensor, values: Tensor, /, **inputs: Tensor) -> None:
