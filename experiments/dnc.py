@@ -30,6 +30,7 @@ class Recipe(ntm.Recipe):
         feedforward: the controller is a layer of tanh and no LSTM.
         strength: added at first to the bias of every head's strength, so that untrained heads
             look at few slots.
+        options: of the DNC: mask_content, deallocate, sharpen_links.
 
     The `walk` of an NTM lets its write head begin by stepping on. In a DNC it is added to the
     biases of write gate and allocation gate and taken from those of the free gates, to the same
@@ -38,13 +39,16 @@ class Recipe(ntm.Recipe):
 
     feedforward: bool = False
     strength: float = 5.0
+    options: tuple[str, ...] = ()
 
 
 COPY = Recipe(
-    sequences=16_000, every=800, exam=512, batch_size=16, hidden=64, slots=16, width=12,
+    sequences=16_000, every=800, exam=512, batch_size=16, slots=16,
     sizes={"length": (1, 8), "bits": 6},
 )  # fmt: skip
-RECALL = replace(COPY, feedforward=True, sizes={"items": (2, 6), "item_length": 1, "bits": 8})
+RECALL = replace(
+    COPY, sequences=24_000, feedforward=True, sizes={"items": (2, 5), "item_length": 1, "bits": 8}
+)
 RECIPES = {
     task: {"dnc": recipe, "ntm": recipe}
     for task, recipe in {
@@ -98,7 +102,8 @@ class Run(ntm.Run):
         sizes = (inputs, outputs, recipe.slots, recipe.width)
         model: DNC | NTM
         if self.model == "dnc":
-            model = DNC(*sizes, controller=controller)
+            options: Any = dict.fromkeys(recipe.options, True)
+            model = DNC(*sizes, controller=controller, **options)
         else:
             model = NTM(*sizes, controller=controller, walk=recipe.walk)
         begin(model, recipe)
