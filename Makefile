@@ -34,7 +34,7 @@ lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(STAMP)  ## timings of attend beside what a user would pick instead
+bench: $(STAMP)  ## timings beside what a user would pick instead
 	OMP_NUM_THREADS=$$(getconf _NPROCESSORS_ONLN) $(BIN)/python -m benchmarks
 
 twice: $(STAMP)  ## two clean builds in two folders, compared byte for byte

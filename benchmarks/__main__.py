@@ -5,7 +5,7 @@ import importlib
 
 from experiments import records
 
-NAMES = ("attend", "import_time", "ntm", "memn2n", "dnc")
+NAMES = ("attend", "import_time", "ntm", "memn2n", "dnc", "store", "decode")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)

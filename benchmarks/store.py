@@ -15,13 +15,15 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from statistics import geometric_mean, median
+from statistics import geometric_mean
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from benchmarks.ntm import timed
 from memlib.indexes import faiss
 from memlib.store import Store
 
@@ -81,21 +83,6 @@ def plain(keys: Tensor, values: Tensor) -> Way:
     return read
 
 
-def timed(ways: dict[str, Way], query: Tensor, budget: float) -> dict[str, float]:
-    """Run all in turn for about `budget` seconds; return their median milliseconds."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for way in ways.values():  # warm up
-        way(query)
-    begin, done = time.perf_counter(), 0
-    while done < 5 or time.perf_counter() - begin < budget:
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way(query)
-            seconds[name].append(time.perf_counter() - start)
-        done += 1
-    return {name: round(1e3 * median(times), 4) for name, times in seconds.items()}
-
-
 def recall(store: Store, query: Tensor, nearest: Tensor) -> float:
     """Return the share of the nearest that the store finds."""
     found, _ = store.address(query, K)
@@ -122,8 +109,10 @@ def measure(slots: int, budget: float) -> tuple[list[dict[str, Any]], list[dict[
 
     rows: list[dict[str, Any]] = [{"slots": slots, "way": way} for way in ways]
     for queries in QUERIES:
-        times = timed(ways, query[:, :queries], budget)
-        rows = [row | {f"ms_{queries}": times[row["way"]]} for row in rows]
+        asked = query[:, :queries]
+        runs = {name: partial(way, asked) for name, way in ways.items()}
+        times = timed(runs, budget, clock=time.perf_counter)
+        rows = [row | {f"ms_{queries}": times[f"{row['way']}_ms"]} for row in rows]
     for row in rows:
         if store := stores.get(row["way"]):
             row |= {"recall": recall(store, query, nearest), "bytes": size(store)}
@@ -132,7 +121,8 @@ def measure(slots: int, budget: float) -> tuple[list[dict[str, Any]], list[dict[
     for name, efforts in EFFORTS.items():
         for stores[name].effort in efforts:
             row = {"slots": slots, "way": name, "effort": stores[name].effort}
-            ms = timed({name: ways[name]}, query[:, :1], budget / 6)[name]
+            one = {"one": partial(ways[name], query[:, :1])}
+            ms = timed(one, budget / 6, clock=time.perf_counter)["one_ms"]
             curve.append(row | {"ms_1": ms, "recall": recall(stores[name], query, nearest)})
     return rows, curve
 

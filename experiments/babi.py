@@ -6,13 +6,12 @@ training questions, kept apart; the test questions are asked once, when all star
 """
 
 import argparse
-import ast
 import hashlib
 import json
 import shlex
 import statistics
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from experiments import checkpoints, files, records, training
+from experiments import checkpoints, command_line, files, records, training
 from memlib import MemN2N, default_device
 from memlib.tasks import (
     Question,
@@ -34,7 +33,6 @@ from memlib.tasks import (
 
 HERE = Path(__file__).parent
 CODE = (HERE / "babi.py", HERE / "training.py")  # hashed into each record, beside memlib
-UNFINISHED = HERE.parent / ".build" / "experiments"
 FAILED = 5.0  # per cent of error above which a task counts as failed
 HELD_BACK = 0.1  # share of the training questions that is kept for choices
 
@@ -307,17 +305,6 @@ def numbers(text: str) -> tuple[int, ...]:
     return found
 
 
-def change(text: str) -> tuple[str, Any]:
-    """Read a change of the recipe from the command line, NAME=VALUE."""
-    name, _, value = text.partition("=")
-    if name not in (known := [f.name for f in fields(Recipe)]):
-        raise argparse.ArgumentTypeError(f"NAME must be one of {', '.join(known)}; got {name!r}")
-    try:
-        return name, ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-        return name, value
-
-
 def main(arguments: list[str]) -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m experiments babi", description=__doc__)
@@ -328,14 +315,11 @@ def main(arguments: list[str]) -> None:
     add("--hops", type=int, default=3)
     add("--seed", type=int, default=0, help="the first seed")
     add("--restarts", type=int, default=1, help="seeds from there on, of which one is chosen")
-    add("--set", type=change, action="append", default=[], metavar="NAME=VALUE",
-        help="change the recipe: " + ", ".join(f.name for f in fields(Recipe)))  # fmt: skip
+    command_line.add_changes(parser, Recipe)
     add("--valid", action="store_true", help="do not ask the test questions: to choose by")
     add("--out", type=Path, help="JSON file of the errors")
     add("--export", action="store_true", help="keep the chosen model, beside the JSON file")
-    add("--fresh", action="store_true", help="start anew, whatever was saved")
-    add("--threads", type=int, default=1)
-    add("--unfinished", type=Path, default=UNFINISHED, help="folder of the checkpoints")
+    command_line.add_running(parser)
     options = parser.parse_args(arguments)
     if options.restarts < 1:
         parser.error(f"--restarts must be at least 1; got {options.restarts}")

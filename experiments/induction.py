@@ -25,14 +25,13 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from experiments import checkpoints, files, records, training
+from experiments import checkpoints, command_line, files, records, training
 from experiments.tokens import figures, rise_and_fall
 from memlib import Decoder, default_device, tasks
 from memlib.tasks import Tokens
 
 HERE = Path(__file__).parent
 CODE = tuple(HERE / name for name in ("induction.py", "tokens.py", "training.py"))
-UNFINISHED = records.ROOT / ".build" / "experiments"
 DATA, EXAM = 1_000_000, 2_000_000  # generators' seeds, apart
 
 
@@ -204,12 +203,9 @@ def summary(found: dict[str, Any]) -> str:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the runs of these models have in common."""
-    add = parser.add_argument
-    add("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    add("--fresh", action="store_true", help="start anew, whatever was saved")
-    add("--threads", type=int, default=1)
-    add("--results", type=Path, default=records.RESULTS, help="folder of the records")
-    add("--unfinished", type=Path, default=UNFINISHED, help="folder of the checkpoints")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    command_line.add_running(parser)
+    command_line.add_results(parser)
 
 
 def main(arguments: list[str]) -> None:

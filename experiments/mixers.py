@@ -16,7 +16,16 @@ from memlib import read, write
 from memlib.transformer import SCALE
 
 
-class LinearAttention(nn.Module):
+class _MatrixMemory(nn.Module):
+    """Queries and keys (B, T, M), values and outputs (B, T, D), all linear in the inputs."""
+
+    def __init__(self, width: int, key_width: int) -> None:
+        super().__init__()
+        self.query, self.key = (nn.Linear(width, key_width, bias=False) for _ in range(2))
+        self.value, self.output = (nn.Linear(width, width, bias=False) for _ in range(2))
+
+
+class LinearAttention(_MatrixMemory):
     r"""Hebbian memory: :math:`S_t = S_{t-1} + \phi(k_t) v_t^T`, read :math:`\phi(q_t)^T S_t`.
 
     The read is divided by :math:`\phi(q_t) \cdot \sum_{i \le t} \phi(k_i)`, and
@@ -40,11 +49,6 @@ class LinearAttention(nn.Module):
         (True, torch.Size([1, 3, 5]))
     """
 
-    def __init__(self, width: int, key_width: int) -> None:
-        super().__init__()
-        self.query, self.key = (nn.Linear(width, key_width, bias=False) for _ in range(2))
-        self.value, self.output = (nn.Linear(width, width, bias=False) for _ in range(2))
-
     def forward(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map (B, T, D) and a memory (B, M, D + 1) to outputs and the memory after."""
         query, keys = (F.elu(linear(x)) + 1 for linear in (self.query, self.key))  # (B, T, M)
@@ -56,7 +60,7 @@ class LinearAttention(nn.Module):
         return self.output(value[..., :-1] / total), write(memory, keys, values)
 
 
-class DeltaRule(nn.Module):
+class DeltaRule(_MatrixMemory):
     r"""Memory that corrects itself: :math:`S_t = S_{t-1} + k_t\, \beta_t (v_t - S_{t-1}^T k_t)^T`.
 
     The write is that of `LinearAttention`, but what is added is the error of a read with the key.
@@ -85,9 +89,7 @@ class DeltaRule(nn.Module):
     """
 
     def __init__(self, width: int, key_width: int) -> None:
-        super().__init__()
-        self.query, self.key = (nn.Linear(width, key_width, bias=False) for _ in range(2))
-        self.value, self.output = (nn.Linear(width, width, bias=False) for _ in range(2))
+        super().__init__(width, key_width)
         self.rate = nn.Linear(width, 1)
 
     def forward(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor]:

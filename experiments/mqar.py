@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from experiments import files, records, training
+from experiments import command_line, files, records, training
 from experiments.mixers import DeltaRule, LinearAttention, MixerModel, nbytes
 from experiments.tokens import figures, rise_and_fall
 from memlib import MemoryAttention, default_device, tasks
@@ -38,7 +38,6 @@ from memlib.transformer import Positions
 
 HERE = Path(__file__).parent
 CODE = tuple(HERE / name for name in ("mqar.py", "mixers.py", "tokens.py", "training.py"))
-UNFINISHED = records.ROOT / ".build" / "experiments"
 KEY = ("setting", "mixer", "size", "seed", "rate")  # of a record
 DATA, EXAM, FINAL = (n * 1_000_000 for n in range(1, 4))  # generators' seeds, apart
 WIDTH, LAYERS = 64, 2
@@ -330,10 +329,8 @@ def main(arguments: list[str]) -> None:
     add("--sizes", nargs="+", type=int, help="where they are not the setting's")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2])
     add("--rates", nargs="+", type=float, default=list(RATES), help="learning rates")
-    add("--fresh", action="store_true", help="start anew, whatever was saved and recorded")
-    add("--threads", type=int, default=1)
-    add("--results", type=Path, default=records.RESULTS, help="folder of the records")
-    add("--unfinished", type=Path, default=UNFINISHED, help="folder of the checkpoints")
+    command_line.add_running(parser)
+    command_line.add_results(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     for run in chosen(options):

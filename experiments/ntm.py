@@ -5,13 +5,11 @@ stopped when the same command is given again.
 """
 
 import argparse
-import ast
 import hashlib
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from functools import partial
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,12 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from experiments import checkpoints, files, records, training
+from experiments import checkpoints, command_line, files, records, training
 from memlib import NTM, default_device, tasks
 
 HERE = Path(__file__).parent
 CODE = (HERE / "ntm.py", HERE / "training.py")  # hashed into each record, beside memlib
-UNFINISHED = records.ROOT / ".build" / "experiments"
 SOLVED = 0.01  # wrong bits a sequence
 DATA, EXAM, FINAL, LONGER = (n * 1_000_000 for n in range(1, 5))  # generators' seeds, apart
 
@@ -354,21 +351,9 @@ def perform(run: Run, options: argparse.Namespace) -> str:
     )
 
 
-def change(text: str, known: Sequence[str]) -> tuple[str, Any]:
-    """Read a change of the recipe from the command line, NAME=VALUE."""
-    name, _, value = text.partition("=")
-    if name not in known:
-        raise argparse.ArgumentTypeError(f"NAME must be one of {', '.join(known)}; got {name!r}")
-    try:
-        return name, ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-        raise argparse.ArgumentTypeError(f"VALUE must be a Python literal; got {value}") from None
-
-
 def main(arguments: list[str], kind: type[Run] = Run, about: str | None = __doc__) -> None:
     """Run what the command line asks for."""
     name, recipes = kind.experiment, kind.recipes
-    known = [f.name for f in fields(recipes["copy"][name])]
     parser = argparse.ArgumentParser(prog=f"python -m experiments {name}", description=about)
     add = parser.add_argument
     add("--task", choices=recipes, default="copy")
@@ -378,14 +363,11 @@ def main(arguments: list[str], kind: type[Run] = Run, about: str | None = __doc_
     add("--sequences", type=int, help="the budget, where it is not the recipe's")
     add("--slots", type=int, help="of the memory, where they are not the recipe's")
     add("--perturb", type=float, default=0.0, help="move one bias by so much before training")
-    add("--set", type=partial(change, known=known), action="append", default=[],
-        metavar="NAME=VALUE", help="change the recipe: " + ", ".join(known))  # fmt: skip
-    add("--fresh", action="store_true", help="start anew, whatever was saved")
+    command_line.add_changes(parser, type(recipes["copy"][name]))
+    command_line.add_running(parser)
+    command_line.add_results(parser)
     add("--export", action="store_true", help="keep the trained model beside the results")
     add("--save-seconds", type=float, default=20.0, help="time between checkpoints")
-    add("--threads", type=int, default=1)
-    add("--results", type=Path, default=records.RESULTS, help="folder of the records")
-    add("--unfinished", type=Path, default=UNFINISHED, help="folder of the checkpoints")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     asked = dict(options.set)

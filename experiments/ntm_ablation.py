@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from experiments import checkpoints, ntm, records
+from experiments.command_line import UNFINISHED
 from memlib import NTM, NTMState, default_device, read, tasks
 
 Change = Callable[[NTM, NTMState, NTMState, bool], NTMState]  # (ntm, before, after, answering)
@@ -115,7 +116,7 @@ def main(arguments: list[str]) -> None:
     add("--length", type=int, default=120)
     add("--sequences", type=int, default=64)
     add("--results", type=Path, default=records.RESULTS, help="folder of the records")
-    add("--unfinished", type=Path, default=ntm.UNFINISHED, help="folder of the trained machines")
+    add("--unfinished", type=Path, default=UNFINISHED, help="folder of the trained machines")
     options = parser.parse_args(arguments)
     runs = [
         ntm.Run("copy", "ntm", seed, changes=changes)
