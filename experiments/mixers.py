@@ -1,8 +1,8 @@
 """Mixers with a memory that does not grow, and a small model that takes any mixer.
 
-`LinearAttention` and `DeltaRule` are called like `memlib.MemoryAttention`: inputs first, memory
-last, and the memory after comes back. Their memory is a matrix with a slot for each number of a
-key: `memlib.write` with the key as weights, `memlib.read` with the query as weights.
+`LinearAttention`, `HebbianRule` and `DeltaRule` are called like `memlib.MemoryAttention`: inputs
+first, memory last, and the memory after comes back. Their memory is a matrix with a slot for each
+number of a key: `memlib.write` with the key as weights, `memlib.read` with the query as weights.
 """
 
 from collections.abc import Iterable
@@ -26,11 +26,11 @@ class _MatrixMemory(nn.Module):
 
 
 class LinearAttention(_MatrixMemory):
-    r"""Hebbian memory: :math:`S_t = S_{t-1} + \phi(k_t) v_t^T`, read :math:`\phi(q_t)^T S_t`.
+    r"""Attention without softmax: :math:`S_t = S_{t-1} + \phi(k_t) v_t^T`.
 
-    The read is divided by :math:`\phi(q_t) \cdot \sum_{i \le t} \phi(k_i)`, and
-    :math:`\phi(x) = \mathrm{elu}(x) + 1`. Values have a last number that is always 1, so that the
-    sum of the keys is the last column of S.
+    The read :math:`\phi(q_t)^T S_t` is divided by :math:`\phi(q_t) \cdot \sum_{i \le t}
+    \phi(k_i)`, with :math:`\phi(x) = \mathrm{elu}(x) + 1`. Values have a last number that is always
+    1, so that the sum of the keys is the last column of S.
 
     Args:
         width: width D of inputs, values and outputs.
@@ -53,18 +53,57 @@ class LinearAttention(_MatrixMemory):
         """Map (B, T, D) and a memory (B, M, D + 1) to outputs and the memory after."""
         query, keys = (F.elu(linear(x)) + 1 for linear in (self.query, self.key))  # (B, T, M)
         values = F.pad(self.value(x), (0, 1), value=1.0)  # (B, T, D + 1)
-        memory = _empty(keys, values) if memory is None else memory
-        # of the tokens of this call, t reads those up to itself with weights phi(q) . phi(k)
-        value = read(query, memory) + read((query @ keys.mT).tril(), values)
+        value, memory = _read_and_write(query, keys, values, memory)
         total = value[..., -1:] + 1e-6
-        return self.output(value[..., :-1] / total), write(memory, keys, values)
+        return self.output(value[..., :-1] / total), memory
 
 
-class DeltaRule(_MatrixMemory):
+class HebbianRule(_MatrixMemory):
+    r"""Memory that only adds: :math:`S_t = S_{t-1} + k_t v_t^T`, read :math:`q_t^T S_t`.
+
+    Queries and keys have length 1. What is read is not divided by a sum, but normed, to mean 0 and
+    variance 1, and so is not the fainter, the more tokens have written.
+
+    Args:
+        width: width D of inputs, values and outputs.
+        key_width: width M of queries and keys, the slots of the memory.
+
+    Source:
+        The "sum" rule of Schlag, Irie, Schmidhuber 2021 (arXiv 2102.11174) with the norm of Qin et
+        al. 2022 (arXiv 2210.10340); one head.
+
+    Example:
+        >>> layer = HebbianRule(width=4, key_width=3)
+        >>> x = torch.randn(1, 6, 4)
+        >>> whole, memory = layer(x)
+        >>> first, half = layer(x[:, :3])
+        >>> second, after = layer(x[:, 3:], half)  # goes on where it stopped
+        >>> torch.allclose(torch.cat((first, second), 1), whole, atol=1e-5), memory.shape
+        (True, torch.Size([1, 3, 4]))
+    """
+
+    def __init__(self, width: int, key_width: int) -> None:
+        super().__init__(width, key_width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map (B, T, D) and a memory (B, M, D) to outputs and the memory after."""
+        query, keys = (F.normalize(linear(x), dim=-1) for linear in (self.query, self.key))
+        memory = _empty(keys, self.value.out_features) if memory is None else memory
+        value, memory = _read_and_write(query, keys, self.add(x, keys, memory), memory)
+        return self.output(self.norm(value)), memory
+
+    def add(self, x: Tensor, keys: Tensor, memory: Tensor) -> Tensor:
+        """Return what each token adds at its key, (B, T, D)."""
+        added: Tensor = self.value(x)
+        return added
+
+
+class DeltaRule(HebbianRule):
     r"""Memory that corrects itself: :math:`S_t = S_{t-1} + k_t\, \beta_t (v_t - S_{t-1}^T k_t)^T`.
 
-    The write is that of `LinearAttention`, but what is added is the error of a read with the key.
-    Queries and keys have length 1, and :math:`\beta_t = \sigma(w \cdot x_t)`.
+    All is as in `HebbianRule`, but what is added is the error of a read with the key, times
+    :math:`\beta_t = \sigma(w \cdot x_t)`.
 
     What the tokens of a call add, U, does not need a loop: :math:`u_t = \beta_t (v_t - S_0^T k_t -
     \sum_{i < t} (k_t \cdot k_i)\, u_i)` is a triangular system, :math:`(1 + L)\, U = \beta (V - K
@@ -92,16 +131,15 @@ class DeltaRule(_MatrixMemory):
         super().__init__(width, key_width)
         self.rate = nn.Linear(width, 1)
 
-    def forward(self, x: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map (B, T, D) and a memory (B, M, D) to outputs and the memory after."""
-        query, keys = (F.normalize(linear(x), dim=-1) for linear in (self.query, self.key))
-        rate, values = self.rate(x).sigmoid(), self.value(x)  # (B, T, 1), (B, T, D)
-        memory = _empty(keys, values) if memory is None else memory
+    def add(self, x: Tensor, keys: Tensor, memory: Tensor) -> Tensor:
+        """Return what each token adds at its key, (B, T, D)."""
+        rate = self.rate(x).sigmoid()  # (B, T, 1)
         overlap = rate * (keys @ keys.mT).tril(-1)  # L
-        error = rate * (values - read(keys, memory))
-        add = torch.linalg.solve_triangular(overlap, error, upper=False, unitriangular=True)
-        value = read(query, memory) + read((query @ keys.mT).tril(), add)
-        return self.output(value), write(memory, keys, add)
+        error = rate * (self.value(x) - read(keys, memory))
+        added: Tensor = torch.linalg.solve_triangular(
+            overlap, error, upper=False, unitriangular=True
+        )
+        return added
 
 
 class ShortConvolution(nn.Module):
@@ -228,5 +266,14 @@ def nbytes(memory: Any) -> int:
     return sum(nbytes(part) for part in memory) if size is None else size
 
 
-def _empty(keys: Tensor, values: Tensor) -> Tensor:
-    return keys.new_zeros(len(keys), keys.shape[-1], values.shape[-1])
+def _read_and_write(
+    query: Tensor, keys: Tensor, add: Tensor, memory: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Read what was there and what the tokens of this call add, each up to the query; write it."""
+    memory = _empty(keys, add.shape[-1]) if memory is None else memory
+    value = read(query, memory) + read((query @ keys.mT).tril(), add)  # weights q . k
+    return value, write(memory, keys, add)
+
+
+def _empty(keys: Tensor, width: int) -> Tensor:
+    return keys.new_zeros(len(keys), keys.shape[-1], width)

@@ -5,13 +5,14 @@ Two settings. ``figure2`` is that of full attention in figure 2 of Arora et al. 
 no feed-forward layers, learning rates on a grid, stopped at 99 %. Every sequence is new, where
 they show 100,000 up to 64 times.
 
-``frontier`` has more pairs and six mixers, each in several sizes: full attention, attention with
-a window, with the segment before, with memory tokens, linear attention and the delta rule. All
-have two layers of one head and width 64, and before each mixer a convolution over two tokens.
-Without it linear attention and the delta rule cannot tell which value came after which key; so
-all get it, and what it keeps is counted. The vocabulary has 512 tokens, so that a run takes half
-a minute of one core. Segments and memory tokens read half a row at once: the pairs and the first
-questions, then the other questions, for which only what was carried over can help.
+``frontier`` has more pairs and seven mixers, each in several sizes: full attention, attention with
+a window, with the segment before, with memory tokens, and three that keep a matrix: linear
+attention, the Hebbian rule and the delta rule. All have two layers of one head and width 64, and
+before each mixer a convolution over two tokens. Without it a matrix cannot tell which value came
+after which key; so all get it, and what it keeps is counted. The vocabulary has 512 tokens, so
+that a run takes half a minute of one core. Segments and memory tokens read half a row at once: the
+pairs and the first questions, then the other questions, for which only what was carried over can
+help.
 
 Every finished run is a line of ``results/mqar.json``. Runs that are there are skipped, and so are
 those that another process is at: the same command may run twice, side by side.
@@ -30,7 +31,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from experiments import command_line, files, records, training
-from experiments.mixers import DeltaRule, LinearAttention, MixerModel, nbytes
+from experiments.mixers import DeltaRule, HebbianRule, LinearAttention, MixerModel, nbytes
 from experiments.tokens import figures, rise_and_fall
 from memlib import MemoryAttention, default_device, tasks
 from memlib.tasks import Tokens
@@ -41,7 +42,7 @@ CODE = tuple(HERE / name for name in ("mqar.py", "mixers.py", "tokens.py", "trai
 KEY = ("setting", "mixer", "size", "seed", "rate")  # of a record
 DATA, EXAM, FINAL = (n * 1_000_000 for n in range(1, 4))  # generators' seeds, apart
 WIDTH, LAYERS = 64, 2
-RATES = (0.003, 0.01, 0.03)
+RATES = (0.002, 0.005, 0.01)
 CLIP = 1.0  # largest norm of the gradient of each parameter
 SOLVED = 0.99  # of the answers
 
@@ -60,7 +61,7 @@ class Setting:
         warm_up: sequences over which it rises at first.
         every: sequences between looks at the accuracy.
         sizes: of each mixer: slots of full attention, a window, a segment memory; number of
-            memory tokens; key width of linear attention and the delta rule.
+            memory tokens; key width of the matrices.
         length: steps of a row.
         segment: steps that segments and memory tokens read at once.
         exam: rows of a look.
@@ -108,8 +109,9 @@ SETTINGS = {
             "window": (8, 16, 32),
             "segments": (16, 24, 32),
             "tokens": (2, 4, 8),
-            "linear": (8, 16, 32, 64),
-            "delta": (8, 16, 32, 64),
+            "linear": (16, 64),
+            "hebbian": (4, 8, 16, 64),
+            "delta": (4, 8, 16, 64),
         },
     ),
 }
@@ -167,10 +169,9 @@ def make_model(run: Run) -> MixerModel:
 
 def make_mixer(run: Run) -> nn.Module:
     """Build the mixer of a layer."""
-    if run.mixer == "linear":
-        return LinearAttention(WIDTH, run.size)
-    if run.mixer == "delta":
-        return DeltaRule(WIDTH, run.size)
+    matrices = {"linear": LinearAttention, "hebbian": HebbianRule, "delta": DeltaRule}
+    if run.mixer in matrices:
+        return matrices[run.mixer](WIDTH, run.size)
     setting, window = SETTINGS[run.setting], run.size if run.mixer == "window" else None
     options: dict[str, Any] = {"positions": setting.positions, "length": setting.length}
     return MemoryAttention(WIDTH, heads=1, window=window, **options)

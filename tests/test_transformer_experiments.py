@@ -17,10 +17,17 @@ pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
 
 from experiments import cache_bytes, files, induction, lengths, mqar, records, training
-from experiments.mixers import DeltaRule, LinearAttention, MixerModel, ShortConvolution, nbytes
+from experiments.mixers import (
+    DeltaRule,
+    HebbianRule,
+    LinearAttention,
+    MixerModel,
+    ShortConvolution,
+    nbytes,
+)
 from memlib import Decoder, MemoryAttention, address, tasks, write
 
-MIXERS = [LinearAttention, DeltaRule]
+MIXERS = [LinearAttention, HebbianRule, DeltaRule]
 
 
 def made(kind, *sizes, dtype=torch.float64):
@@ -40,12 +47,14 @@ def linear_step(layer, x, memory, keys):
     return layer.output(read), memory, keys
 
 
-def delta_step(layer, x, memory):
-    """One token: the delta rule as a composition of memlib's verbs."""
+def rule_step(layer, x, memory):
+    """One token: the Hebbian or the delta rule as a composition of memlib's verbs."""
     query, key = (F.normalize(f(x), dim=-1).unsqueeze(1) for f in (layer.query, layer.key))
-    error = layer.value(x).unsqueeze(1) - key @ memory
-    memory = write(memory, key, add=layer.rate(x).sigmoid().unsqueeze(1) * error)
-    return layer.output((query @ memory).squeeze(1)), memory
+    add = layer.value(x).unsqueeze(1)
+    if isinstance(layer, DeltaRule):
+        add = layer.rate(x).sigmoid().unsqueeze(1) * (add - key @ memory)
+    memory = write(memory, key, add=add)
+    return layer.output(layer.norm((query @ memory).squeeze(1))), memory
 
 
 class TestMixers:
@@ -61,12 +70,13 @@ class TestMixers:
         torch.testing.assert_close(after[..., :-1], memory, rtol=0, atol=1e-10)
         torch.testing.assert_close(after[..., -1], keys, rtol=0, atol=1e-10)
 
+    @pytest.mark.parametrize("kind", [HebbianRule, DeltaRule])
     @pytest.mark.parametrize("key_width", [3, 16])
-    def test_the_delta_rule_is_its_loop(self, key_width):
-        layer, x = made(DeltaRule, 6, key_width), inputs(3, 64, 6)
+    def test_a_rule_is_its_loop(self, key_width, kind):
+        layer, x = made(kind, 6, key_width), inputs(3, 64, 6)
         memory, steps = x.new_zeros(3, key_width, 6), []
         for token in x.unbind(1):
-            y, memory = delta_step(layer, token, memory)
+            y, memory = rule_step(layer, token, memory)
             steps.append(y)
         y, after = layer(x)
         torch.testing.assert_close(y, torch.stack(steps, 1), rtol=0, atol=1e-10)
@@ -74,6 +84,7 @@ class TestMixers:
 
     def test_the_delta_rule_replaces_what_a_key_held(self):
         layer = made(DeltaRule, 2, 2)
+        layer.norm = nn.Identity()
         nn.init.constant_(layer.rate.bias, 50.0)  # beta = 1
         for linear in (layer.query, layer.key, layer.value, layer.output):
             nn.init.eye_(linear.weight)
@@ -286,6 +297,7 @@ class TestMqar:
             ("segments", 8): layers * 8 * width * number + counts + last,
             ("tokens", 3): 3 * width * number,
             ("linear", 5): layers * 5 * (width + 1) * number + last,
+            ("hebbian", 5): layers * 5 * width * number + last,
             ("delta", 5): layers * 5 * width * number + last,
         }
         segment = {
