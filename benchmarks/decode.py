@@ -7,12 +7,12 @@ A step is one token for each row of a batch. Three parts are timed:
   scaled_dot_product_attention, the same call for all;
 - layer: a whole attention layer, ours beside Llama's with the same weights.
 
-The peers do not pay for what their model prepares once a step for all its layers, the rotary
-angles and the mask over a static cache; that is recorded as ``prepare_ms``. Ours makes its own in
-each layer. A static cache reads all its slots, so that its time depends on how many it was given:
-in the first table as many as `generate` gives it to decode 256 tokens, of which those in the
-middle are timed; in the second from just enough to 32 times as many. All take turns within a run,
-on float32, and medians are compared: of CPU time on one thread, of the time on the clock on more.
+What a step needs once for all layers of a model is not counted, and recorded as ``prepare_ms``:
+the rotary angles, ours and theirs, and their mask over a static cache. A static cache reads all
+its slots, so that its time depends on how many it was given: in the first table as many as
+`generate` gives it to decode 256 tokens, of which those in the middle are timed; in the second
+from just enough to 32 times as many. All take turns within a run, on float32, and medians are
+compared: of CPU time on one thread, of the time on the clock on more.
 Needs the peer: ``pip install transformers``.
 """
 
@@ -84,6 +84,7 @@ class Decoding:
 
     def prepare(self) -> tuple[Any, Tensor]:
         """Return the next token's rotary angles, and which slots of a static cache it reads."""
+        self.layer._marks(self.ours._positions(1), self.ours)  # kept for the layers of this step
         position = self.ours.lengths[:1]
         readable = torch.arange(self.ours.slots).expand(1, 1, 1, -1) <= position
         return self.angles(self.ours.keys, position.unsqueeze(0)), readable

@@ -1,7 +1,7 @@
 """Longer than in training: what a model does with positions that it has never seen.
 
-The two-layer model, the task and the recipe of `experiments.induction`, with four schemes of
-positions, trained on rows of L steps and tested on L, 2 L and 4 L. At each length there are rows
+The two-layer model, the task and the recipe of `experiments.induction`, but for twice its budget,
+with four schemes of positions, trained on rows of L steps and tested on L, 2 L and 4 L. At each length there are rows
 that repeat as soon as those of training (only positions are new), and rows that repeat later by
 the same factor (distances are new too). The table of learned positions is long enough for all of
 them: what lies beyond L was drawn at the start and never trained. The window is just as long as
@@ -27,7 +27,7 @@ CODE = tuple(HERE / f"{name}.py" for name in ("lengths", "induction", "tokens", 
 FINAL = 3_000_000  # seed of the tests' generator
 TIMES = (1, 2, 4)  # lengths of the tests, in lengths of training
 BIN = 16  # steps over which the accuracy along a row is a mean
-RECIPE = induction.RECIPE
+RECIPE = replace(induction.RECIPE, sequences=51_200)  # some schemes need the time
 SCHEMES: dict[str, dict[str, Any]] = {
     "rotary": {"positions": "rotary"},
     "learned": {"positions": "learned", "length": max(TIMES) * RECIPE.length},

@@ -4,6 +4,7 @@ A layer is the same function however its past comes to it: all at once, from a `
 the `SegmentMemory` of the text before.
 """
 
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 import torch
@@ -224,7 +225,7 @@ class MemoryAttention(nn.Module):
             places = memory._positions(tokens)
         else:
             places = torch.arange(tokens, device=x.device).unsqueeze(0)
-        old, marks = places.shape[1] - tokens, self._marks(places)
+        old, marks = places.shape[1] - tokens, self._marks(places, memory)
 
         query = self._heads(self.query, x, None if marks is None else marks[:, old:])
         keys = self._heads(self.key, both, marks)
@@ -242,17 +243,18 @@ class MemoryAttention(nn.Module):
         y = self.output(value.transpose(1, 2).flatten(2))
         return y if late is None else y.masked_fill(late, 0), after, weights
 
-    def _marks(self, positions: Tensor) -> Tensor | None:
+    def _marks(self, positions: Tensor, memory: LayerMemory = None) -> Tensor | None:
         """Return what queries and keys know of their positions: (1 or B, T) -> (1 or B, T, ·)."""
         if self.table is not None:
             return self.table[positions.clamp(0, len(self.table) - 1)]
         if self.positions == "none":
             return None
-        half = self.head_width // 2
-        kind = torch.promote_types(self.key.weight.dtype, torch.float32)  # half would not tell
-        rates = self.base ** (torch.arange(half, dtype=kind, device=positions.device) / -half)
-        angles = positions.unsqueeze(-1) * rates
-        return torch.cat((angles.cos(), angles.sin()), dim=-1)
+        # half precision would not tell large positions apart
+        kind = torch.promote_types(self.key.weight.dtype, torch.float32)
+        shape = self.head_width, self.base, kind
+        if isinstance(memory, KVCache) and positions.numel() == 1 and (bounds := memory._bounds()):
+            return _turn_at(bounds[0], positions.device, torch.is_inference_mode_enabled(), *shape)
+        return _turns(positions, *shape)
 
     def _heads(self, linear: nn.Linear, x: Tensor, marks: Tensor | None) -> Tensor:
         """Queries or keys: (B, T, D), (1 or B, T, ·) -> (B, heads, T, M)."""
@@ -422,11 +424,34 @@ class FeedForward(nn.Module):
         return f"{width}, slots={slots}, activation={self.activation!r}"
 
 
-def _rotate(x: Tensor, marks: Tensor) -> Tensor:
-    """Turn the pairs of numbers i and i + M/2 by angles with these cosines and sines."""
-    (cos, sin), (a, b) = (y.chunk(2, dim=-1) for y in (marks.unsqueeze(1), x.to(marks.dtype)))
-    turned = torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(b * cos, a, sin)
-    return torch.cat(turned, dim=-1).to(x.dtype)
+def _turns(positions: Tensor, width: int, base: float, kind: torch.dtype) -> Tensor:
+    """Return the cosines that numbers i and i + M/2 share, then their sines with the signs.
+
+    Shapes: (..., T) -> (..., T, 2 M).
+    """
+    half = width // 2
+    rates = base ** (torch.arange(half, dtype=kind, device=positions.device) / -half)
+    angles = positions.unsqueeze(-1) * rates
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos, -sin, sin), dim=-1)
+
+
+@lru_cache(maxsize=8)
+def _turn_at(
+    position: int, device: torch.device, inference: bool, width: int, base: float, kind: torch.dtype
+) -> Tensor:
+    """`_turns` for one token, which all layers of a model ask for in a step of decoding.
+
+    What was made in inference mode may be used in inference mode alone, so they are kept apart.
+    """
+    return _turns(torch.full((1, 1), position, device=device), width, base, kind)
+
+
+def _rotate(x: Tensor, turns: Tensor) -> Tensor:
+    """Turn the pairs of numbers i and i + M/2 of (B, H, T, M) by these angles."""
+    cos, sin = turns.unsqueeze(1).chunk(2, dim=-1)
+    wide = x.to(turns.dtype)
+    return torch.addcmul(wide * cos, wide.roll(x.shape[-1] // 2, dims=-1), sin).to(x.dtype)
 
 
 def _check_divides(name: str, value: int, of: str, whole: int) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from memlib import Decoder, KVCache, SegmentMemory
+from memlib.transformer import _turn_at
 
 VOCAB = 11
 EXACT = {torch.float64: {"rtol": 0, "atol": 1e-12}, torch.float32: {"rtol": 0, "atol": 1e-5}}
@@ -245,6 +246,24 @@ def test_nothing_at_all():
             for lengths in (None, torch.zeros(batch, dtype=torch.long)):
                 logits, _ = model(draw(batch, tokens), lengths=lengths)
                 assert logits.shape == (batch, tokens, VOCAB)
+
+
+def test_angles_are_made_once_a_step_for_all_layers():
+    torch.manual_seed(0)
+    model = Decoder(9, 8, layers=3, heads=2)
+    caches, tokens = model.cache(2, 8), torch.randint(9, (2, 6))
+    _turn_at.cache_clear()
+    whole, _ = model(tokens)
+    with torch.inference_mode():  # what is made here must not reach a gradient
+        steps = [model(tokens[:, t : t + 1], caches)[0] for t in range(3)]
+    for cache in caches:
+        cache.crop(0)
+    model(tokens[:, :3], caches)
+    y, _ = model(tokens[:, 3:4], caches)
+    y.sum().backward()
+    assert model.attention[0].query.weight.grad.abs().sum() > 0
+    torch.testing.assert_close(torch.cat((*steps, y), dim=1), whole[:, :4])
+    assert _turn_at.cache_info()[:2] == (2 * 4, 4)  # hits, misses
 
 
 @torch.no_grad()
