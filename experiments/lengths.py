@@ -1,11 +1,11 @@
 """Longer than in training: what a model does with positions that it has never seen.
 
 The two-layer model, the task and the recipe of `experiments.induction`, but for twice its budget,
-with four schemes of positions, trained on rows of L steps and tested on L, 2 L and 4 L. At each length there are rows
-that repeat as soon as those of training (only positions are new), and rows that repeat later by
-the same factor (distances are new too). The table of learned positions is long enough for all of
-them: what lies beyond L was drawn at the start and never trained. The window is just as long as
-the longest distance of training.
+with four schemes of positions, trained on rows of L steps and tested on L, 2 L and 4 L. At each
+length there are rows that repeat as soon as those of training (only positions are new), and rows
+that repeat later by the same factor (distances are new too). The table of learned positions is
+long enough for all of them: what lies beyond L was drawn at the start and never trained. The
+window is just as long as the longest distance of training.
 
 Every finished run is a line of ``results/lengths.json``.
 """

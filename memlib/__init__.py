@@ -14,8 +14,11 @@ from memlib.decoder import Decoder
 from memlib.device import default_device
 from memlib.dnc import DNC, DNCCell, DNCState, allocation
 from memlib.key_value import KeyValueMemory, KeyValueState
+from memlib.knn import knn_lm
 from memlib.memn2n import MemN2N, position_encoding
+from memlib.memorizing import Looks, MemorizingAttention, Recollection
 from memlib.ntm import NTM, NTMCell, NTMState
+from memlib.store import Store
 from memlib.transformer import FeedForward, MemoryAttention
 
 __version__ = "0.1.0"
@@ -34,17 +37,22 @@ __all__ = [
     "KVCache",
     "KeyValueMemory",
     "KeyValueState",
+    "Looks",
     "MemN2N",
+    "MemorizingAttention",
     "MemoryAttention",
     "NTM",
     "NTMCell",
     "NTMState",
+    "Recollection",
     "SegmentMemory",
+    "Store",
     "address",
     "allocation",
     "attend",
     "default_device",
     "interpolate",
+    "knn_lm",
     "locate",
     "position_encoding",
     "programs",

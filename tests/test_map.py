@@ -3,6 +3,7 @@
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +16,15 @@ from memlib import (
     ClassicalHopfield,
     Decoder,
     DNCCell,
+    FeedForward,
     Gates,
     Hopfield,
     KeyValueMemory,
     MemN2N,
+    MemorizingAttention,
     MemoryAttention,
     NTMCell,
+    Store,
     address,
     attend,
     locate,
@@ -228,6 +232,49 @@ def test_dnc_by_content():
     assert torch.equal(after.memory, KEYS)
 
 
+def layer_and_text(**options: Any) -> tuple[MemoryAttention, Tensor]:
+    torch.manual_seed(0)
+    return MemoryAttention(8, 2, dtype=torch.float64, **options), draw(2, 9, 8)
+
+
+def test_cached_decoding():
+    layer, x = layer_and_text(positions="none")
+    memory = KeyValueMemory(9, 4, dtype=torch.float64)
+    query, keys, values = (
+        f(x).unflatten(-1, (2, 4)).transpose(1, 2).flatten(0, 1)  # a row for each head
+        for f in (layer.query, layer.key, layer.value)
+    )
+    state, cache, steps, reads = memory.initial_state(4), layer.cache(2, 9), [], []
+    with torch.no_grad():
+        for t in range(9):
+            steps.append(layer(x[:, t : t + 1], cache)[0])
+            state = memory.write(keys[:, t : t + 1], values[:, t : t + 1], state)
+            reads.append(memory.read(query[:, t : t + 1], state))
+        together = torch.cat(reads, dim=1).unflatten(0, (2, 2)).transpose(1, 2).flatten(2)
+        torch.testing.assert_close(torch.cat(steps, dim=1), layer.output(together))
+
+
+def test_feed_forward():
+    torch.manual_seed(0)
+    layer = FeedForward(5, 7, activation="softmax", dtype=torch.float64)
+    expected = attend(QUERY, layer.keys, layer.values, measure="dot")
+    torch.testing.assert_close(layer(QUERY), expected)
+
+
+def test_segment_memory():
+    layer, x = layer_and_text()
+    _, memory = layer(x[:, :6], layer.segment_memory(2, 6))
+    torch.testing.assert_close(layer(x[:, 6:], memory)[0], layer(x)[0][:, 6:])
+
+
+def test_ring():
+    layer, x = layer_and_text(window=3)
+    ring = layer.cache(2)
+    with torch.no_grad():
+        steps = torch.cat([layer(x[:, t : t + 1], ring)[0] for t in range(9)], dim=1)
+        torch.testing.assert_close(steps, layer(x)[0])
+
+
 def test_the_page_names_every_test_here_and_no_other():
     named = re.findall(r"`(test_\w+)`", (BOOK / "map.md").read_text(encoding="utf-8"))
     here = {name for name in globals() if name.startswith("test_") and "page" not in name}
@@ -252,7 +299,7 @@ def test_the_api_page_writes_overloaded_signatures_as_they_are():
     written = re.findall(r":: (\w+)\((.+)\)$", text, re.MULTILINE)
     functions = (attend, KeyValueMemory.read, NTM.forward, MemN2N.forward)
     functions += (MemoryAttention.forward, Decoder.forward)
-    functions += (DNC.forward,)
+    functions += (DNC.forward, Store.read, MemorizingAttention.forward)
     assert [name for name, _ in written] == [function.__name__ for function in functions]
     for function, (_, arguments) in zip(functions, written, strict=True):
         parameters = inspect.signature(function).parameters.values()
