@@ -200,6 +200,7 @@ SMALL = mqar.Setting(
     warm_up=64,
     every=128,
     sizes={"attention": (16,), "window": (4,), "segments": (8,), "tokens": (3,), "delta": (4, 8)},
+    rates=(0.01,),
     length=16,
     segment=4,
     exam=8,
@@ -253,7 +254,7 @@ class TestMqar:
         assert again == run
 
     def test_it_stops_when_solved(self, tmp_path, places, monkeypatch):
-        monkeypatch.setattr(mqar, "SOLVED", 0.0)
+        monkeypatch.setitem(mqar.SETTINGS, "frontier", replace(SMALL, solved=0.0))
         mqar.main(["--mixers", "attention", "--seeds", "0", "--rates", "0.01", *places])
         (run,) = runs_of(tmp_path, "mqar")
         assert run["solved"]
