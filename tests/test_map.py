@@ -275,6 +275,31 @@ def test_ring():
         torch.testing.assert_close(steps, layer(x)[0])
 
 
+def test_gradient_step():
+    matrix, key, value = draw(5, 3).requires_grad_(), draw(1, 5, seed=1), draw(1, 3, seed=2)
+    (read(key, matrix) - value).square().sum().backward()
+    ruled = write(matrix, key, add=2 * 0.3 * (value - read(key, matrix)))
+    torch.testing.assert_close(ruled, matrix - 0.3 * matrix.grad)
+
+
+def test_linear_attention():
+    query, keys, values = draw(2, 5).exp(), draw(9, 5, seed=1).exp(), draw(9, 3, seed=2)
+    matrix = write(torch.zeros(5, 4).double(), keys, F.pad(values, (0, 1), value=1.0))
+    both = read(query, matrix)
+    weights = query @ keys.mT
+    expected = read(weights / weights.sum(-1, keepdim=True), values)
+    torch.testing.assert_close(both[:, :-1] / both[:, -1:], expected)
+
+
+def test_neighbors_vote():
+    query, keys, tokens = draw(1, 4), draw(9, 4, seed=1), torch.arange(9) % 3
+    distances, nearest = (keys - query).square().sum(-1).topk(4, largest=False)
+    votes = torch.zeros(3).double().index_add(0, tokens[nearest], (-distances).softmax(-1))
+    one_hot = F.one_hot(tokens, 3).double()
+    found = attend(query, keys, one_hot, measure="negative_squared_distance", top_k=4)
+    torch.testing.assert_close(found[0], votes)
+
+
 def test_the_page_names_every_test_here_and_no_other():
     named = re.findall(r"`(test_\w+)`", (BOOK / "map.md").read_text(encoding="utf-8"))
     here = {name for name in globals() if name.startswith("test_") and "page" not in name}
