@@ -13,6 +13,7 @@ EXPERIMENTS = {
     "mqar": "what mixers recall of key-value pairs, against the bytes they keep",
     "induction": "induction heads: when they appear, in one layer and in two",
     "lengths": "schemes of positions on rows longer than in training",
+    "knn_lm": "a language model of bytes with a memory of text it was not trained on",
     "cache_bytes": "what the caches of published models take",
 }
 
