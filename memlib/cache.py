@@ -1,4 +1,4 @@
-"""What a Transformer keeps of the text behind it: keys and values, or the inputs of a segment.
+"""What a Transformer keeps of its text: keys and values, the inputs of a segment, memory tokens.
 
 Either way the memory is a list of tokens, each at a position of the text; a query may read what
 lies at its own position or before it, and with a window only the last few positions.
@@ -359,6 +359,26 @@ class SegmentMemory(NamedTuple):
             return SegmentMemory(both[:, new:].detach().clone(), self.seen + new)
         index = lengths.unsqueeze(-1) + torch.arange(slots, device=lengths.device)
         return SegmentMemory(_take(both.detach(), index), self.seen + lengths)
+
+
+def _pack(x: Tensor, memory: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Put memory tokens (B, K, D) before and after the text of each row, its padding behind all."""
+    text, tokens = x.shape[1], memory.shape[1]
+    x = torch.cat((memory, x, memory), dim=1)
+    if lengths is None:
+        return x, None
+    place, n = torch.arange(x.shape[1], device=x.device), lengths.unsqueeze(-1)
+    index = torch.where(place < tokens + n, place, (place + text - n).clamp(max=x.shape[1] - 1))
+    return _take(x, index), lengths + 2 * tokens
+
+
+def _unpack(x: Tensor, tokens: int, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return what came out at the text and at the memory tokens after it."""
+    text = x.shape[1] - 2 * tokens
+    if lengths is None:
+        return x[:, tokens : tokens + text], x[:, tokens + text :]
+    index = lengths.unsqueeze(-1) + torch.arange(tokens, 2 * tokens, device=x.device)
+    return x[:, tokens : tokens + text], _take(x, index)
 
 
 def _visible(queries: Tensor, slots: Tensor, window: int | None) -> Tensor:

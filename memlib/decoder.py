@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from memlib import checks
 from memlib.attention import _similarity
-from memlib.cache import KVCache, SegmentMemory, _check_lengths, _late, _take
+from memlib.cache import KVCache, SegmentMemory, _check_lengths, _late, _pack, _unpack
 from memlib.transformer import SCALE, FeedForward, LayerMemory, MemoryAttention, Positions
 
 M = TypeVar("M", bound=Sequence[KVCache] | Sequence[SegmentMemory] | Tensor | None)
@@ -254,23 +254,3 @@ class Decoder(nn.Module):
         for parameter in (self.embedding, self.tokens):
             if parameter is not None:
                 nn.init.normal_(parameter, std=SCALE)
-
-
-def _pack(x: Tensor, memory: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Put memory tokens before and after the text of each row, and its padding behind all."""
-    text, tokens = x.shape[1], memory.shape[1]
-    x = torch.cat((memory, x, memory), dim=1)
-    if lengths is None:
-        return x, None
-    place, n = torch.arange(x.shape[1], device=x.device), lengths.unsqueeze(-1)
-    index = torch.where(place < tokens + n, place, (place + text - n).clamp(max=x.shape[1] - 1))
-    return _take(x, index), lengths + 2 * tokens
-
-
-def _unpack(x: Tensor, tokens: int, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return what came out at the text and at the memory tokens after it."""
-    text = x.shape[1] - 2 * tokens
-    if lengths is None:
-        return x[:, tokens : tokens + text], x[:, tokens + text :]
-    index = lengths.unsqueeze(-1) + torch.arange(tokens, 2 * tokens, device=x.device)
-    return x[:, tokens : tokens + text], _take(x, index)
