@@ -52,7 +52,7 @@ class Plain(nn.Module):
         self.start = (cell.initial_reads, cell.initial_hidden, cell.initial_cell)
         self.memory = cell.initial_memory
         R, M = self.heads, self.width  # our order: keys, add; strengths; erase and gates; modes
-        names = ("keys", "write_key", "add", "strengths", "write_strength", "erase", "free",
+        names = ("read_keys", "write_key", "add", "strengths", "write_strength", "erase", "free",
                  "allocation", "write", "modes")  # fmt: skip
         sizes = (R * M, M, M, R, 1, M, R, 1, 1, 3 * R)
         rows = zip(
@@ -78,7 +78,7 @@ class Plain(nn.Module):
         for step in x.unbind(1):
             h, c = self.controller(torch.cat((step, reads.flatten(1)), 1), (h, c))
             raw = {name: layer(h) for name, layer in self.layers.items()}
-            keys = raw["keys"].view(batch, R, -1)
+            keys = raw["read_keys"].view(batch, R, -1)
             strengths, write_strength = (
                 1 + F.softplus(raw[name]) for name in ("strengths", "write_strength")
             )
@@ -89,7 +89,7 @@ class Plain(nn.Module):
 
             retention = (1 - free.unsqueeze(2) * w_read).prod(1)
             usage = (usage + w_write - usage * w_write) * retention
-            rising, order = usage.sort(-1, stable=True)
+            rising, order = usage.sort(dim=-1, stable=True)
             before = torch.cat((torch.ones_like(rising[:, :1]), rising[:, :-1]), 1).cumprod(1)
             allocation = torch.gather((1 - rising) * before, 1, order.argsort(-1))
 
