@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from experiments import checkpoints, command_line, files, records, training
+from experiments import checkpoints, command_line, records, training
 from experiments.tokens import figures, rise_and_fall
 from memlib import Decoder, default_device, tasks
 from memlib.tasks import Tokens
@@ -155,33 +155,13 @@ def set_up(model: Decoder, seed: int, recipe: Recipe) -> training.Training:
     )
 
 
-def fit(
-    job: training.Training, recipe: Recipe, about: dict[str, Any], options: argparse.Namespace
-) -> dict[str, Any]:
-    """Train, or go on with it; return what is recorded of any run."""
-    chosen = [str(value) for value in about.values() if not isinstance(value, dict)]
-    path = options.unfinished / f"{'_'.join(chosen)}.safetensors"
-    progress = job.progress
-    with files.lock(path.with_suffix(".lock"), wait=False):
-        if options.fresh:
-            path.unlink(missing_ok=True)
-        training.train(job, recipe.sequences, path=path, about=about, label=" ".join(chosen))
-    return {
-        **about,
-        "sequences": progress.sequences,
-        "seconds": round(progress.seconds, 3),
-        "parameters": sum(p.numel() for p in job.model.parameters()),
-        "curve": progress.curve,
-    }
-
-
 def perform(layers: int, seed: int, options: argparse.Namespace) -> str:
     """Train and record one run; return a line on how it went."""
     about = {"experiment": "induction", "layers": layers, "seed": seed, "recipe": asdict(RECIPE)}
     origin = records.origin(*CODE)
     job = set_up(make_model(layers, seed, RECIPE), seed, RECIPE)
     job.progress.codes.append(origin["code"])
-    found = fit(job, RECIPE, about, options) | {"even": even_scores(RECIPE)}
+    found = training.fit(job, RECIPE.sequences, about, options) | {"even": even_scores(RECIPE)}
     command = f"python -m experiments induction --layers {layers} --seeds {seed}"
     told = {**origin, "command": command, "code": "+".join(job.progress.codes)}
     file = options.results / "induction.json"

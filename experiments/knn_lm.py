@@ -6,7 +6,7 @@ a file, a window at a time, and what it knows of all that came before is in a `m
 pair for each byte, how the model saw what came before it (the key) and the byte (the value). The
 store is filled with the other files of the package, then with the first half of the file itself,
 and with fewer slots it forgets the first: 1,024 slots hold the end of the first half, 65,536 hold
-all of it and a part of the package. `memlib.knn.knn_lm` mixes what it recalls into what the model
+all of it and a part of the package. `memlib.knn_lm` mixes what it recalls into what the model
 says (Khandelwal et al. 2020, arXiv 1911.00172). A key is what the logits are made of; the
 paper's, what the last feed-forward layer reads, was as good in a trial.
 
@@ -45,11 +45,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from experiments import command_line, files, records, training
+from experiments import command_line, records, training
 from experiments.tokens import rise_and_fall
-from memlib import Decoder, default_device
-from memlib.knn import knn_lm
-from memlib.store import Store
+from memlib import Decoder, Store, default_device, knn_lm
 
 HERE = Path(__file__).parent
 CODE = tuple(HERE / f"{name}.py" for name in ("knn_lm", "tokens", "training"))
@@ -418,18 +416,6 @@ def set_up(model: Decoder, texts: Texts, seed: int, recipe: Recipe) -> training.
     )
 
 
-def fit(
-    job: training.Training, recipe: Recipe, about: dict[str, Any], options: argparse.Namespace
-) -> None:
-    """Train, or go on with it."""
-    path = options.unfinished / f"knn_lm_{about['seed']}.safetensors"
-    with files.lock(path.with_suffix(".lock"), wait=False):
-        if options.fresh:
-            path.unlink(missing_ok=True)
-        label = path.stem.replace("_", " ")
-        training.train(job, recipe.sequences, path=path, about=about, label=label)
-
-
 def perform(seed: int, options: argparse.Namespace) -> str:
     """Train, measure and record one run; return a line on how it went."""
     texts = read_texts(RECIPE, LIBRARY)
@@ -439,15 +425,8 @@ def perform(seed: int, options: argparse.Namespace) -> str:
     model = make_model(seed, RECIPE)
     job = set_up(model, texts, seed, RECIPE)
     job.progress.codes.append(origin["code"])
-    fit(job, RECIPE, about, options)
-    found = {
-        **about,
-        "sequences": job.progress.sequences,
-        "seconds": round(job.progress.seconds, 3),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "curve": job.progress.curve,
-        **examine(model.eval(), texts, RECIPE),
-    }
+    found = training.fit(job, RECIPE.sequences, about, options)
+    found |= examine(model.eval(), texts, RECIPE)
     command = f"python -m experiments knn_lm --seeds {seed}"
     origin |= {"command": command, "code": "+".join(job.progress.codes)}
     records.merge(options.results / "knn_lm.json", found | origin, key=("seed",))

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Generator, nn
 
-from experiments import induction, records
+from experiments import induction, records, training
 from experiments.induction import Recipe
 from experiments.tokens import figures
 
@@ -77,7 +77,7 @@ def perform(scheme: str, seed: int, options: argparse.Namespace) -> str:
     model = induction.make_model(2, seed, RECIPE, **SCHEMES[scheme])
     job = induction.set_up(model, seed, RECIPE)
     job.progress.codes.append(origin["code"])
-    found = induction.fit(job, RECIPE, about, options) | {"tests": tests(model)}
+    found = training.fit(job, RECIPE.sequences, about, options) | {"tests": tests(model)}
     command = f"python -m experiments lengths --schemes {scheme} --seeds {seed}"
     origin |= {"command": command, "code": "+".join(job.progress.codes)}
     records.merge(options.results / "lengths.json", found | origin, key=("scheme", "seed"))

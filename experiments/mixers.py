@@ -53,6 +53,7 @@ class LinearAttention(_MatrixMemory):
         """Map (B, T, D) and a memory (B, M, D + 1) to outputs and the memory after."""
         query, keys = (F.elu(linear(x)) + 1 for linear in (self.query, self.key))  # (B, T, M)
         values = F.pad(self.value(x), (0, 1), value=1.0)  # (B, T, D + 1)
+        memory = _empty(keys, values.shape[-1]) if memory is None else memory
         value, memory = _read_and_write(query, keys, values, memory)
         total = value[..., -1:] + 1e-6
         return self.output(value[..., :-1] / total), memory
@@ -109,22 +110,9 @@ class DeltaRule(HebbianRule):
     \sum_{i < t} (k_t \cdot k_i)\, u_i)` is a triangular system, :math:`(1 + L)\, U = \beta (V - K
     S_0)` with :math:`L_{ti} = \beta_t\, k_t \cdot k_i` below the diagonal.
 
-    Args:
-        width: width D of inputs, values and outputs.
-        key_width: width M of queries and keys, the slots of the memory.
-
     Source:
         Schlag, Irie, Schmidhuber 2021, section 4.2 (arXiv 2102.11174); without a loop: Yang et al.
         2024, section 3 (arXiv 2406.06484); one head.
-
-    Example:
-        >>> layer = DeltaRule(width=4, key_width=3)
-        >>> x = torch.randn(1, 6, 4)
-        >>> whole, memory = layer(x)
-        >>> first, half = layer(x[:, :3])
-        >>> second, after = layer(x[:, 3:], half)  # goes on where it stopped
-        >>> torch.allclose(torch.cat((first, second), 1), whole, atol=1e-5), memory.shape
-        (True, torch.Size([1, 3, 4]))
     """
 
     def __init__(self, width: int, key_width: int) -> None:
@@ -267,10 +255,9 @@ def nbytes(memory: Any) -> int:
 
 
 def _read_and_write(
-    query: Tensor, keys: Tensor, add: Tensor, memory: Tensor | None
+    query: Tensor, keys: Tensor, add: Tensor, memory: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Read what was there and what the tokens of this call add, each up to the query; write it."""
-    memory = _empty(keys, add.shape[-1]) if memory is None else memory
     value = read(query, memory) + read((query @ keys.mT).tril(), add)  # weights q . k
     return value, write(memory, keys, add)
 

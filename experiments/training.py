@@ -1,5 +1,6 @@
 """The one training loop: any model on any batches, stopped and resumed bit for bit."""
 
+import argparse
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from experiments import checkpoints
+from experiments import checkpoints, files
 
 Figures = dict[str, float]
 RUNNING = 0.98  # what the running norm keeps of itself at each update
@@ -238,3 +239,25 @@ def asked_to_stop() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def fit(
+    job: Training, sequences: int, about: dict[str, Any], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Train a run that the command line asks for, or go on with it; return what is recorded of any.
+
+    The name of its checkpoint is made of what tells it apart from others, all of `about` but dicts.
+    """
+    chosen = [str(value) for value in about.values() if not isinstance(value, dict)]
+    path = options.unfinished / f"{'_'.join(chosen)}.safetensors"
+    with files.lock(path.with_suffix(".lock"), wait=False):
+        if options.fresh:
+            path.unlink(missing_ok=True)
+        train(job, sequences, path=path, about=about, label=" ".join(chosen))
+    return {
+        **about,
+        "sequences": job.progress.sequences,
+        "seconds": round(job.progress.seconds, 3),
+        "parameters": sum(p.numel() for p in job.model.parameters()),
+        "curve": job.progress.curve,
+    }
