@@ -67,6 +67,7 @@ def test_search_finds_a_word(browser: Browser, book: str) -> None:
 HEAD = "<!DOCTYPE html><html lang=en><title>t</title><link rel=icon href=data:,>"
 BODY = HEAD + "<main><article><h1>h</h1>{}</article></main></html>"
 OPTION = "<input type=radio name=a><input type=radio name=a>"
+LISTING = "<div><div class=highlight><pre>{}</pre></div></div>"
 KEY = "<div class=ml-key><p data-right=1></p><p data-right=0></p></div>"
 QUIZ = f"<div class=ml-quiz><fieldset>{OPTION}<button>Check</button>{{}}{KEY}</fieldset></div>"
 PLAYER = "<figure class=ml-player><input type=range {}><p aria-live=polite></p>{}</figure>"
@@ -80,6 +81,11 @@ PLANTED = {
     "stray dollars": (checks.math, "<p>so $$x$$ is</p>", "not drawn"),
     "sideways scroll": (checks.scroll, "<div style='width:2000px'>wide</div>", "sideways"),
     "low contrast": (checks.axe, "<p style='color:#bbb;background:#fff'>pale</p>", "contrast"),
+    "pale token": (
+        checks.axe,
+        LISTING.format("<span>if</span> <span>if</span> <span style='color:#bbb'>pale</span>"),
+        "contrast",
+    ),
     "input without label": (checks.axe, "<input type=text>", "label"),
     "small target": (
         checks.axe,
@@ -149,6 +155,22 @@ def test_a_good_page_passes_every_gate(
     (tmp_path / "good.html").write_text(BODY.format("<p>Quiet.</p>"), encoding="utf-8")
     with checks.visit(browser, serve(tmp_path), "good.html") as one:
         assert not [fault for gate, _, _ in PLANTED.values() for fault in gate(one)]
+
+
+def test_axe_sees_one_token_of_each_look_and_leaves_the_listing_as_it_was(
+    browser: Browser, serve: Callable[[Path], str], tmp_path: Path
+) -> None:
+    tokens = "<span class=k>if</span> <span class=n>a</span> " * 500
+    (tmp_path / "code.html").write_text(BODY.format(LISTING.format(tokens)), encoding="utf-8")
+    with checks.visit(browser, serve(tmp_path), "code.html") as one:
+        count = "document.querySelectorAll('.highlight span').length"
+        seen = one.page.evaluate(f"() => {{ {checks.ONCE} return {count} }}")
+        assert seen == 2
+        one.page.reload()
+        before = one.page.content()
+        one.page.evaluate("document.querySelector('.highlight span').id = 'first'")
+        assert not checks.axe(one)
+        assert one.page.content().replace(' id="first"', "") == before
 
 
 def test_gate_catches_a_page_that_needs_a_server(browser: Browser, tmp_path: Path) -> None:
