@@ -27,6 +27,8 @@ from memlib import (
     Store,
     address,
     attend,
+    interpolate,
+    knn_lm,
     locate,
     position_encoding,
     programs,
@@ -298,6 +300,42 @@ def test_neighbors_vote():
     one_hot = F.one_hot(tokens, 3).double()
     found = attend(query, keys, one_hot, measure="negative_squared_distance", top_k=4)
     torch.testing.assert_close(found[0], votes)
+
+
+def a_store() -> Store:
+    store = Store(5, 4, batch_size=2, measure="dot", dtype=torch.float64)
+    store.add(KEYS, VALUES)
+    return store
+
+
+def test_store_of_all():
+    expected = attend(QUERY, KEYS, VALUES, measure="dot")
+    torch.testing.assert_close(a_store().read(QUERY, KEYS.shape[1]), expected)
+
+
+def test_knn_lm():
+    measure, tokens = "negative_squared_distance", torch.arange(14).view(2, 7) % 3
+    store = Store(5, 1, batch_size=2, measure=measure, value_dtype=torch.long, dtype=torch.float64)
+    store.add(KEYS, tokens.unsqueeze(-1))
+    logits = draw(2, 3, 3, seed=3)
+    near = attend(QUERY, KEYS, F.one_hot(tokens, 3).double(), measure=measure, top_k=4)
+    expected = interpolate(near, logits.softmax(-1), gate=0.3)
+    torch.testing.assert_close(knn_lm(logits, QUERY, store, k=4, mix=0.3).exp(), expected)
+
+
+def test_copying_generator():
+    answers = torch.arange(7) % 3  # what each of the seven passages says
+    said = F.one_hot(answers, 3).double()  # p(y | x, z), a copy
+    where = address(QUERY, KEYS, measure="dot")  # p(z | x)
+    expected = torch.stack([where[..., answers == y].sum(-1) for y in range(3)], dim=-1)
+    torch.testing.assert_close(read(where, said.expand(2, 7, 3)), expected)
+
+
+def test_learned_read():
+    torch.manual_seed(0)
+    layer = nn.Linear(5, 5, bias=False, dtype=torch.float64)
+    expected = address(QUERY, KEYS @ layer.weight, measure="dot")  # as if all keys had moved
+    torch.testing.assert_close(address(layer(QUERY), KEYS, measure="dot"), expected)
 
 
 def test_the_page_names_every_test_here_and_no_other():

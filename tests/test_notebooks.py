@@ -21,7 +21,8 @@ TEMPLATE = [
     *("What it cannot do", "Its row in the map", "Summary", "Test yourself", "Exercises"),
     "Further reading",
 ]
-CHAPTERS = ["key_value", "content", "addressable", "ntm", "memn2n", "transformer", "models"]
+CHAPTERS = ["key_value", "content", "addressable", "ntm", "memn2n", "transformer"]
+CHAPTERS += ["models", "store"]
 SHOWS = {  # what shows a picture, and its arguments in order
     "teaching.show": ("fig", "alt", "name"),
     "teaching.animate": ("draw", "frames", "alt", "name"),

@@ -21,10 +21,11 @@ except ImportError:  # on Colab or Binder: fetch the book and its library
 
     repository = "{repository}"
     if not repository:
-        raise ImportError("memlib is missing: run `pip install .` in the book's folder") from None
+        raise ImportError("run `pip install '.[notebooks]'` in the book's folder") from None
     if not os.path.isdir("memory-attention"):
         subprocess.run(["git", "clone", "--depth=1", repository, "memory-attention"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "./memory-attention"], check=True)
+    library = "./memory-attention[notebooks]"
+    subprocess.run([sys.executable, "-m", "pip", "install", library], check=True)
     os.chdir("memory-attention/book")
     importlib.invalidate_caches()
     import memlib
@@ -62,9 +63,10 @@ def write(root: Path = ROOT) -> list[Path]:
     for path in sorted((root / "book").glob("*.ipynb")):
         old = path.read_text()
         notebook = json.loads(old)
-        cells = [c for c in notebook["cells"] if c.get("id") != "setup"]
+        cells = notebook["cells"]
+        here = next((i for i, c in enumerate(cells) if c.get("id") == "setup"), None)
         first = next((i for i, c in enumerate(cells) if c["cell_type"] == "code"), len(cells))
-        notebook["cells"] = [*cells[:first], cell(root), *cells[first:]]
+        cells[slice(first, first) if here is None else slice(here, here + 1)] = [cell(root)]
         new = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
         if new != old:
             path.write_text(new)
