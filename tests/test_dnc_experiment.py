@@ -171,11 +171,15 @@ def test_wrong_bits_by_round_sum_to_those_of_the_sequence(machine):
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("task", SIZES)
 def test_the_record_tells_the_whole_run(task, tmp_path, capsys):
-    for model in ("dnc", "ntm"):
+    for model in ("dnc", "dnc-repaired", "ntm"):
         assert command.main(words(tmp_path, task, "--model", model, "--seed", "3")) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert len(capsys.readouterr().out.splitlines()) == 3
     runs = recorded(tmp_path, task)
-    assert [(run["model"], run["seed"]) for run in runs] == [("dnc", 3), ("ntm", 3)]
+    assert [(run["model"], run["seed"]) for run in runs] == [
+        ("dnc", 3),
+        ("dnc-repaired", 3),
+        ("ntm", 3),
+    ]
     for run in runs:
         assert run["experiment"] == "dnc"
         assert [point["sequences"] for point in run["curve"]] == [0, 32, 64]
@@ -187,7 +191,7 @@ def test_the_record_tells_the_whole_run(task, tmp_path, capsys):
             continue
         assert [point["slots"] for point in run["by_slots"]] == [4, 5]
         assert all(len(wrong) == 4 for wrong in run["by_round"].values())
-        gates = dnc.GATES if run["model"] == "dnc" else ["as trained"]
+        gates = ["as trained"] if run["model"] == "ntm" else dnc.GATES
         assert list(run["by_round"]) == list(gates)
         trained = sum(run["by_round"]["as trained"])  # with the slots it was trained with
         assert trained == pytest.approx(run["by_slots"][1]["wrong_bits"], abs=1e-3)
@@ -220,7 +224,10 @@ def test_every_recipe_makes_machines_of_one_size():
     for task, recipes in dnc.RECIPES.items():
         runs = [dnc.Run(task, model, changes={"compiled": False}) for model in recipes]
         machines = [ntm.make_model(run) for run in runs]
-        assert [type(machine) for machine in machines] == [DNC, NTM]
+        assert [type(machine) for machine in machines] == [DNC, DNC, NTM]
+        repairs = [run.recipe.options for run in runs]
+        assert not repairs[0]
+        assert repairs[1]
         sizes = {(m.cell.slots, m.cell.width, m.cell.read_heads) for m in machines}
         controllers = {tuple(p.shape for p in m.cell.controller.parameters()) for m in machines}
         assert len(sizes) == len(controllers) == 1
