@@ -3,7 +3,8 @@
 Points lie in clusters: a centre from N(0, I) for every hundred points, and each point is a centre
 at random plus noise from N(0, I / 4). Queries are drawn like points and are none of them. A read
 is `memlib.Store.read` of the 32 nearest of N pairs by the dot product, of width 64 in float32.
-All ways run in turn on all threads, and medians of the time on the clock are compared.
+All ways run in turn on all threads, and medians of the time on the clock are compared. Last comes
+the largest store of facts of the chapter, asked in plain English, with the chapter's own vectors.
 
 "faiss" is what one would write without memlib: a flat index, softmax, a weighted sum. Stores that
 took long to build are kept in .build and opened the next time.
@@ -12,6 +13,7 @@ A smaller trial that records nothing: ``python -m benchmarks.store --slots 1000 
 """
 
 import argparse
+import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +22,7 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -33,7 +36,8 @@ QUERIES = (1, 8, 64)
 BACKENDS = ("exact", "hnsw", "ivf")
 EFFORTS = {"hnsw": (32, 64, 128, 256, 512), "ivf": (1, 4, 16, 64, 256)}
 WORTH_KEEPING = 5.0  # seconds that a store took to build
-FOLDER = Path(__file__).parent.parent / ".build" / "benchmarks"
+ROOT = Path(__file__).parent.parent
+FOLDER, CHAPTER = ROOT / ".build" / "benchmarks", ROOT / "book" / "store.ipynb"
 
 Way = Callable[[Tensor], Tensor]
 
@@ -50,16 +54,30 @@ def draw(slots: int) -> tuple[Tensor, Tensor, Tensor]:
     return points(slots), torch.randn(1, slots, WIDTH, generator=chance), points(max(QUERIES))
 
 
+def facts() -> tuple[Tensor, Tensor, Tensor]:
+    """Return the same of the chapter's facts, made by its own cells."""
+    cells = json.loads(CHAPTER.read_text(encoding="utf-8"))["cells"]
+    source = {cell["id"]: "".join(cell["source"]) for cell in cells}
+    page: dict[str, Any] = {}
+    with contextlib.redirect_stdout(None):
+        for name in ("imports", "embed", "facts", "phrasings"):
+            exec(compile(source[name], f"cell {name} of {CHAPTER.name}", "exec"), page)
+    every = [fact.text for fact in page["facts"] + page["provinces"]]
+    asked = torch.cat(list(page["questions"].values()))
+    some = torch.from_numpy(np.random.default_rng(0).choice(len(asked), max(QUERIES), False))
+    return page["embed"](every)[None], torch.zeros(1, len(every), WIDTH), asked[some][None]
+
+
 def stored(backend: str, keys: Tensor, values: Tensor) -> tuple[Store, float]:
     """Return a store with its index, and the seconds it took to build, now or when it was kept."""
     path = FOLDER / f"{backend}_{keys.shape[1]}.store"
     note = path.with_suffix(".json")
     if path.exists() and note.exists():
         try:
-            return Store.open(path, width=WIDTH), json.loads(note.read_text())
+            return Store.open(path, width=keys.shape[2]), json.loads(note.read_text())
         except ValueError:  # of another version
             path.unlink()
-    store = Store(WIDTH, measure="dot", backend=backend)
+    store = Store(keys.shape[2], values.shape[2], measure="dot", backend=backend)
     start = time.perf_counter()
     store.add(keys, values)
     store.address(keys[:, :1], 1)  # the first search builds the index
@@ -73,7 +91,7 @@ def stored(backend: str, keys: Tensor, values: Tensor) -> tuple[Store, float]:
 
 def plain(keys: Tensor, values: Tensor) -> Way:
     """Return a read of queries (1, L, M) by faiss alone."""
-    index = faiss("flat").IndexFlatIP(WIDTH)
+    index = faiss("flat").IndexFlatIP(keys.shape[2])
     index.add(keys[0].numpy())
 
     def read(query: Tensor) -> Tensor:
@@ -95,9 +113,11 @@ def size(store: Store) -> int:
     return store.nbytes + sum(indexes)
 
 
-def measure(slots: int, budget: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def measure(
+    keys: Tensor, values: Tensor, query: Tensor, budget: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return a row for each way, and one for each effort of an approximate search."""
-    keys, values, query = draw(slots)
+    slots = keys.shape[1]
     built = {backend: stored(backend, keys, values) for backend in BACKENDS}
     stores = {backend: store for backend, (store, _) in built.items()}
     ways: dict[str, Way] = {
@@ -143,30 +163,40 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 @torch.no_grad()
 def run(slots: Sequence[int] = SLOTS, budget: float = 4.0) -> dict[str, Any]:
     """Measure stores of so many pairs, about `budget` seconds for each number of queries."""
-    faiss("flat").omp_set_num_threads(torch.get_num_threads())
-    rows, curve = [], []
+    threads, rows, curve = torch.get_num_threads(), [], []
+    faiss("flat").omp_set_num_threads(threads)
     for count in slots:
-        more, curve = measure(count, budget)  # the curve of the largest is kept
+        more, curve = measure(*draw(count), budget)  # the curve of the largest is kept
         rows += more
     faster = summary(rows[-len(more) :])
-    return {"threads": torch.get_num_threads(), "rows": rows, "curve": curve, "faster": faster}
+    page = facts()
+    torch.set_num_threads(threads)  # the page has asked for one
+    faiss("flat").omp_set_num_threads(threads)
+    real, _ = measure(*page, budget)
+    return {
+        "threads": threads, "rows": rows, "curve": curve, "faster": faster,
+        "facts": {"rows": real, "faster": summary(real)},
+    }  # fmt: skip
 
 
 def report(figures: dict[str, Any]) -> str:
     """Return the tables."""
     names = ("slots", "way", *(f"ms_{q}" for q in QUERIES), "recall", "bytes", "build_s")
     lines = ["".join(f"{name:>11}" for name in names)]
-    lines += ["".join(f"{row.get(n, ''):>11}" for n in names) for row in figures["rows"]]
+    lines += [
+        "".join(f"{row.get(n, ''):>11}" for n in names)
+        for row in figures["rows"] + figures["facts"]["rows"]
+    ]
     names = ("slots", "way", "effort", "ms_1", "recall")
     lines += ["", "".join(f"{name:>11}" for name in names)]
     lines += ["".join(f"{row[n]:>11}" for n in names) for row in figures["curve"]]
-    faster = figures["faster"]
     than = {"exact": "faiss"}
-    lines += [""] + [
-        f"{way:>5} at {faster['slots']:,}, times faster than {than.get(way, 'exact')}: "
-        + ", ".join(f"{ratio} ({queries})" for queries, ratio in faster[way].items())
-        for way in BACKENDS
-    ]
+    for faster in (figures["faster"], figures["facts"]["faster"]):
+        lines += [""] + [
+            f"{way:>5} at {faster['slots']:,}, times faster than {than.get(way, 'exact')}: "
+            + ", ".join(f"{ratio} ({queries})" for queries, ratio in faster[way].items())
+            for way in BACKENDS
+        ]
     return "\n".join(lines)
 
 
