@@ -26,6 +26,7 @@ from memlib import (
     NTMCell,
     Store,
     address,
+    allocation,
     attend,
     interpolate,
     knn_lm,
@@ -33,6 +34,7 @@ from memlib import (
     position_encoding,
     programs,
     read,
+    sharpen,
     tasks,
     write,
 )
@@ -336,6 +338,43 @@ def test_learned_read():
     layer = nn.Linear(5, 5, bias=False, dtype=torch.float64)
     expected = address(QUERY, KEYS @ layer.weight, measure="dot")  # as if all keys had moved
     torch.testing.assert_close(address(layer(QUERY), KEYS, measure="dot"), expected)
+
+
+def follow(way: int, **options: Any) -> tuple[DNCCell, Any, Any]:
+    """A cell that writes nothing and only goes back (0) or forth (2); its states."""
+    cell = DNCCell(3, 2, slots=7, width=5, dtype=torch.float64, **options)
+    state = cell.initial_state(2)
+    before = draw(2, 2, 7, seed=3).softmax(-1)
+    links = draw(2, 1, 7, 7, seed=4).softmax(-1) * (1 - torch.eye(7))
+    state = state._replace(memory=KEYS, weights=before, links=links)
+    with torch.no_grad():
+        cell.interface.weight.zero_()
+        cell.interface.bias.zero_()
+        cell.interface.bias[-4] = FAR  # the write gate
+        cell.interface.bias[-3:] = FAR
+        cell.interface.bias[way - 3] = 0.0
+        return cell, state, cell(draw(2, 3), state)[1]
+
+
+def test_dnc_follows_links():
+    for way in (0, 2):
+        _, state, after = follow(way)
+        links = state.links[:, 0] if way == 0 else state.links[:, 0].mT
+        torch.testing.assert_close(after.weights[:, :1], read(state.weights[:, :1], links))
+
+
+def test_allocation_of_whole_slots():
+    taken = torch.rand(50, 7, generator=torch.Generator().manual_seed(0)) < 0.7
+    taken[0] = True  # and none is free
+    first = F.one_hot((~taken).double().argmax(-1), 7) * (~taken).any(-1, keepdim=True)
+    torch.testing.assert_close(allocation(taken.double()), first.double())
+
+
+def test_sharpened_links():
+    _, state, after = follow(2, sharpen_links=True)
+    moved = read(state.weights[:, :1], state.links[:, 0].mT) + 1e-6
+    power = 1 + F.softplus(torch.zeros((), dtype=torch.float64))
+    torch.testing.assert_close(after.weights[:, :1], sharpen(moved, power))
 
 
 def test_the_page_names_every_test_here_and_no_other():

@@ -21,7 +21,7 @@ TEMPLATE = [
     *("What it cannot do", "Its row in the map", "Summary", "Test yourself", "Exercises"),
     "Further reading",
 ]
-CHAPTERS = ["key_value", "content", "addressable", "ntm", "memn2n", "transformer"]
+CHAPTERS = ["key_value", "content", "addressable", "ntm", "memn2n", "transformer", "dnc"]
 CHAPTERS += ["models", "store"]
 SHOWS = {  # what shows a picture, and its arguments in order
     "teaching.show": ("fig", "alt", "name"),

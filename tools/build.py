@@ -2,7 +2,7 @@
 
     python tools/build.py            the whole book, into _build/html; any warning is an error
     python tools/build.py run        stage and execute only
-    python tools/build.py one NAME   one page (with --out), without the rest: for drafts and tests
+    python tools/build.py one NAME   one page (with --out), without the rest: for writing and tests
 
 Each notebook is executed once, in .build/src, offline and within the limits of limits.py; it is
 executed again only when it, memlib, results/, a quiz or the lock has changed.
