@@ -8,11 +8,12 @@ book, in reading order; each imports only from those before it.
 from memlib import programs
 from memlib.addressable import Gates, Head, interpolate, locate, sharpen, shift
 from memlib.attention import MEASURES, address, attend, read, similarity, write
+from memlib.bookkeeping import DNCState, allocation
 from memlib.cache import KVCache, SegmentMemory
 from memlib.content import ClassicalHopfield, Hopfield
 from memlib.decoder import Decoder
 from memlib.device import default_device
-from memlib.dnc import DNC, DNCCell, DNCState, allocation
+from memlib.dnc import DNC, DNCCell
 from memlib.key_value import KeyValueMemory, KeyValueState
 from memlib.knn import knn_lm
 from memlib.memn2n import MemN2N, position_encoding

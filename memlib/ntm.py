@@ -6,7 +6,7 @@ that sets the gates of the heads from what it sees and what it last read.
 """
 
 import math
-from typing import Literal, NamedTuple, cast, overload
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from memlib import checks
 from memlib.addressable import _gates, _locate
 from memlib.attention import _read, _write
-from memlib.recurrent import Cell, InitialMemory, Machine
+from memlib.machine import Machine
+from memlib.recurrent import Cell, InitialMemory
 
 
 class NTMState(NamedTuple):
@@ -174,7 +175,7 @@ class NTMCell(Cell):
         )
 
 
-class NTM(Machine):
+class NTM(Machine[NTMState]):
     r"""A Neural Turing Machine over sequences; ``NTM(9, 8)`` is the paper's copy machine.
 
     Args:
@@ -235,50 +236,3 @@ class NTM(Machine):
     def initial_state(self, batch_size: int = 1) -> NTMState:
         """Return the learned state before the first step, every head on slot 0."""
         return cast(NTMState, self.cell.initial_state(batch_size))
-
-    @overload
-    def forward(
-        self,
-        x: Tensor,
-        state: NTMState | None = ...,
-        *,
-        lengths: Tensor | None = ...,
-        need_weights: Literal[False] = ...,
-    ) -> tuple[Tensor, NTMState]: ...
-
-    @overload
-    def forward(
-        self,
-        x: Tensor,
-        state: NTMState | None = ...,
-        *,
-        lengths: Tensor | None = ...,
-        need_weights: Literal[True],
-    ) -> tuple[Tensor, NTMState, Tensor]: ...
-
-    def forward(
-        self,
-        x: Tensor,
-        state: NTMState | None = None,
-        *,
-        lengths: Tensor | None = None,
-        need_weights: bool = False,
-    ) -> tuple[Tensor, NTMState] | tuple[Tensor, NTMState, Tensor]:
-        """Run over a sequence.
-
-        Args:
-            x: (B, T, I).
-            state: where the last sequence ended; None starts anew.
-            lengths: (B,) integers in [0, T]: row b stops after ``lengths[b]`` steps, as if run
-                alone; its later logits and weights are 0 and its padding is not looked at.
-            need_weights: return the weights of every step too.
-
-        Returns:
-            Logits (B, T, O) and the state after the last step of each row; with `need_weights`
-            also the weights (B, T, R + W, N), read heads first.
-
-        Raises:
-            TypeError: wrong dtypes, or a state that is no `NTMState`.
-            ValueError: wrong shapes, lengths outside [0, T], or NaN.
-        """
-        return self._run(x, state, lengths, need_weights)

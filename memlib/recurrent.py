@@ -1,7 +1,7 @@
-"""What recurrent machines with a memory have in common: a controller and a run through time.
+"""What one step of every recurrent machine with a memory has: a controller, and what it says.
 
-`Cell` holds the controller, the layers that speak for it, and the start; `Machine` runs a cell
-over sequences. What a machine does to its memory is its own: see `memlib.ntm` and `memlib.dnc`.
+`Cell` holds the controller, the layers that speak for it, and the start. What a machine does to
+its memory is its own, see `memlib.ntm` and `memlib.dnc`; `memlib.machine` runs it over sequences.
 """
 
 from collections.abc import Callable
@@ -9,14 +9,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from memlib import checks
 
 InitialMemory = Literal["constant", "learned", "random"]
 CONSTANT = 1e-6  # Collier and Beel 2018: a small constant learns fastest
 State = Any  # a NamedTuple of tensors, the batch first: weights, what `Cell._begin` returns, more
-Outcome = tuple[Tensor, Tensor, Tensor]  # of a step: the controller's output, reads, weights
 
 
 class Cell(nn.Module):
@@ -142,87 +140,6 @@ class Cell(nn.Module):
         return state
 
 
-class Machine(nn.Module):
-    """A cell over sequences; `memlib.NTM` and `memlib.DNC` say what theirs takes and returns."""
-
-    def __init__(self, cell: Cell) -> None:
-        super().__init__()
-        self.cell = cell
-        self._take = type(cell)._step  # a plain function: a copy of the module takes its own steps
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Let `torch.compile` translate one step, which then serves sequences of every length.
-
-        The first call takes a minute, later ones about half their time; results stay the same up
-        to rounding. A whole sequence would be translated step by step, and anew for every length.
-
-        Args:
-            args: of `torch.compile`.
-            kwargs: of `torch.compile`.
-        """
-        self._take = torch.compile(type(self.cell)._step, *args, **kwargs)
-
-    def reset_parameters(self) -> None:
-        """Draw new parameters."""
-        self.cell.reset_parameters()
-
-    def _run(
-        self,
-        x: Tensor,
-        state: State,
-        lengths: Tensor | None,
-        need_weights: bool,
-        checkpoint_every: int | None = None,
-    ) -> tuple[Tensor, State] | tuple[Tensor, State, Tensor]:
-        cell = self.cell
-        checks.tensor("x", x)
-        checks.shape("x", x, "(B, T, I)", I=cell.input_size)
-        before = state = cell._checked_state(x[:, 0] if x.shape[1] else x.sum(1), state)
-        going = None if lengths is None else _going(lengths, x)  # (B, T)
-        if going is not None:
-            x = x.masked_fill(~going.unsqueeze(-1), 0)
-
-        # time first: steps are contiguous, so a compiled one is never compiled again for strides
-        steps = x.transpose(0, 1).contiguous()
-        outcomes: list[Outcome] = []
-        if checkpoint_every is None:
-            outcomes, state = self._unroll(steps, going, state)
-        else:
-            checks.integer("checkpoint_every", checkpoint_every, 1)
-            for t in range(0, len(steps), checkpoint_every):
-                chunk = slice(t, t + checkpoint_every)
-                part = None if going is None else going[:, chunk]
-                more, state = checkpoint(
-                    self._unroll, steps[chunk], part, state, use_reentrant=False
-                )
-                outcomes += more
-        if not outcomes:
-            none = x.new_zeros(x.shape[0], 0, cell.output_size)
-            nowhere = state.weights.unsqueeze(1)[:, :0]
-            return (none, state, nowhere) if need_weights else (none, state)
-
-        hidden, reads, weights = zip(*outcomes, strict=True)
-        logits = cell._logits(torch.stack(hidden, 1), torch.stack(reads, 1))  # (B, T, O)
-        if going is not None:
-            logits = logits.masked_fill(~going.unsqueeze(-1), 0)
-        checks.finite(logits, x=x, **before._asdict())
-        if not need_weights:
-            return logits, state
-        moves = torch.stack(weights, 1)  # (B, T, R + W, N)
-        return logits, state, moves if going is None else moves * going[..., None, None]
-
-    def _unroll(
-        self, steps: Tensor, going: Tensor | None, state: State
-    ) -> tuple[list[Outcome], State]:
-        """Return the outcome of each step, and the state at the end."""
-        outcomes = []
-        for t, step in enumerate(steps):
-            hidden, after = self._take(self.cell, step, state)
-            state = after if going is None else _keep(going[:, t], after, state)
-            outcomes.append((hidden, after.reads, after.weights))
-        return outcomes, state
-
-
 def _sizes(controller: nn.Module, seen: int, like: Tensor) -> tuple[int, int, int]:
     """Return the sizes of a controller's output, hidden state and cell."""
     if not isinstance(controller, nn.Module):
@@ -244,26 +161,3 @@ def _sizes(controller: nn.Module, seen: int, like: Tensor) -> tuple[int, int, in
     if not isinstance(out, Tensor) or out.ndim != 2:
         raise ValueError(f"controller must return a tensor (B, D); got {type(out).__name__}")
     return out.shape[1], 0, 0
-
-
-def _going(lengths: Tensor, x: Tensor) -> Tensor:
-    """Return which steps (B, T) of each row lie within its length."""
-    batch, steps = x.shape[:2]
-    if not isinstance(lengths, Tensor) or lengths.dtype != torch.long:
-        got = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
-        raise TypeError(f"lengths must be an int64 tensor; got {got}")
-    checks.shape("lengths", lengths, "(B,)", B=batch)
-    if lengths.device != x.device:
-        raise ValueError(f"lengths must be on the device of x, {x.device}; got {lengths.device}")
-    checks.within("lengths", lengths, 0, steps)
-    return torch.arange(steps, device=x.device) < lengths.unsqueeze(-1)
-
-
-def _keep(going: Tensor, after: State, before: State) -> State:
-    """Return the state after in rows that are going, the one before in the others."""
-    return type(after)(
-        *(
-            torch.where(going.view(-1, *[1] * (new.ndim - 1)), new, old)
-            for new, old in zip(after, before, strict=True)
-        )
-    )

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from memlib import DNC, DNCCell, DNCState, allocation, attend, read, write
-from memlib.dnc import _link, _use
+from memlib.bookkeeping import _link, _use
 
 DOUBLE = {"dtype": torch.float64}
 INPUT, OUTPUT, SLOTS, WIDTH = 3, 2, 6, 4

@@ -150,6 +150,20 @@ def test_a_sequence_is_its_steps(kind):
     close(ntm(x, ntm.initial_state(2))[1], state)
 
 
+@pytest.mark.parametrize("every", [1, 3, 9])
+def test_checkpoints_change_no_result_and_no_gradient(every):
+    ntm, x, results = make(of=NTM, heads=(2, 1)), draw(2, 7, INPUT), []
+    for chunk in (None, every):
+        ntm.zero_grad()
+        logits, state, weights = ntm(
+            x, lengths=torch.tensor([7, 4]), need_weights=True, checkpoint_every=chunk
+        )
+        (logits.sum() + weights.square().sum() + state.memory.square().sum()).backward()
+        gradients = [p.grad.clone() for p in ntm.parameters()]
+        results.append([logits, *state, weights, *gradients])
+    assert all(map(torch.equal, *results))
+
+
 def test_an_rnn_is_a_controller_too():
     cell = make("rnn")
     x = draw(2, INPUT)
