@@ -135,7 +135,8 @@ PROOFS = {
             "has been said: free it": gates(next=(0, 0, "forth")),
             "free it there": gates(first=(0, 1, "back")),
             "your function must return": lambda kind: (1, 1),
-            "what came back is not what": gates(store=(0.5, 1, "alike"), first=(0.5, 1, "back")),
+            "which is still needed": gates(store=(1, 1, "back")),
+            "what came back is not what": gates(first=(0.5, 1, "back")),
         },
     ),
     "masked": (

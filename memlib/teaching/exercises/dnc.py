@@ -281,13 +281,13 @@ def _fault(table: dict[str, tuple[Any, Any, str]], failed: int) -> str:
         return "the next vector is the one written next: at 'next' the mode is 'forth'"
     if not any(free.values()):
         return f"nothing is ever freed: in round {failed} there is no room"
-    if free["ask"] or (free["store"] and table["first"][2] == "alike"):
-        return (
-            "the free gate acts on what was read one step ago, and that was the start, found by "
-            "its mark: it is still needed"
-        )
     if not free["next"]:
         return "at 'next' the vector read one step ago has been said: free it"
     if not free["first"]:
         return "the last vector of a round was read one step before the next round: free it there"
+    if free["ask"] or free["store"]:
+        return (
+            "the free gate acts on what was read one step ago: at 'store' and 'ask' that may be a "
+            "vector of this round, which is still needed"
+        )
     return f"in round {failed} what came back is not what was stored"
