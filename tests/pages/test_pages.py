@@ -34,13 +34,19 @@ def test_front_page_leads_into_the_book(browser: Browser, book: str) -> None:
 @pytest.mark.parametrize(("size", "scheme"), VIEWS)
 @pytest.mark.parametrize("path", PAGES)
 def test_page(browser: Browser, book: str, path: str, size: str, scheme: str) -> None:
-    """As it opens, with every control used, and with every folded part open."""
+    """As it opens, with every control used, and with every folded part open.
+
+    What a control does has nothing to do with colors, and axe, which takes longest, sees all
+    parts of a page once they are open; so both are spared where they would say the same again.
+    """
+    once = (size, scheme) == VIEWS[0]
+    quick = [gate for gate in checks.GATES if gate is not checks.axe]
     with checks.visit(browser, book, path, size, scheme) as one:
-        assert not checks.faults(one) + checks.weight(one)
-        if path in CHAPTERS:
+        assert not checks.faults(one, checks.GATES if once else quick) + checks.weight(one)
+        if path in CHAPTERS and scheme == "light":
             assert not controls.quizzes(one) + controls.players(one)
-            if controls.unfold(one):
-                assert not checks.faults(one)
+        if (path in CHAPTERS and controls.unfold(one)) or not once:
+            assert not checks.faults(one)
 
 
 @pytest.mark.parametrize("path", CHAPTERS)
