@@ -22,7 +22,6 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -64,7 +63,7 @@ def facts() -> tuple[Tensor, Tensor, Tensor]:
             exec(compile(source[name], f"cell {name} of {CHAPTER.name}", "exec"), page)
     every = [fact.text for fact in page["facts"] + page["provinces"]]
     asked = torch.cat(list(page["questions"].values()))
-    some = torch.from_numpy(np.random.default_rng(0).choice(len(asked), max(QUERIES), False))
+    some = torch.randperm(len(asked), generator=Generator().manual_seed(0))[: max(QUERIES)]
     return page["embed"](every)[None], torch.zeros(1, len(every), WIDTH), asked[some][None]
 
 
@@ -114,9 +113,9 @@ def size(store: Store) -> int:
 
 
 def measure(
-    keys: Tensor, values: Tensor, query: Tensor, budget: float
+    keys: Tensor, values: Tensor, query: Tensor, budget: float, curved: bool = False
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return a row for each way, and one for each effort of an approximate search."""
+    """Return a row for each way, and if asked for, one for each effort of an approximate search."""
     slots = keys.shape[1]
     built = {backend: stored(backend, keys, values) for backend in BACKENDS}
     stores = {backend: store for backend, (store, _) in built.items()}
@@ -138,7 +137,7 @@ def measure(
             row |= {"recall": recall(store, query, nearest), "bytes": size(store)}
             row |= {"build_s": built[row["way"]][1]}
     curve = []  # each search by itself, again and again
-    for name, store in stores.items():
+    for name, store in stores.items() if curved else ():
         for effort in EFFORTS.get(name, (0,)):
             if effort:
                 store.effort = effort
@@ -168,7 +167,7 @@ def run(slots: Sequence[int] = SLOTS, budget: float = 4.0) -> dict[str, Any]:
     threads, rows, curve = torch.get_num_threads(), [], []
     faiss("flat").omp_set_num_threads(threads)
     for count in slots:
-        more, curve = measure(*draw(count), budget)  # the curve of the largest is kept
+        more, curve = measure(*draw(count), budget, curved=count == slots[-1])
         rows += more
     faster = summary(rows[-len(more) :])
     page = facts()

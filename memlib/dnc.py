@@ -55,7 +55,7 @@ class DNCCell(Cell):
     Source:
         Graves et al. 2016, Methods (doi 10.1038/nature20101); the last three options: Csordás and
         Schmidhuber 2019 (arXiv 1904.10278); several write heads: the published code of the first.
-        Deviations: first reads and first state are learned; 1e-6, where a cosine has a gradient.
+        Deviations: learned first reads and state; a memory of 1e-6, where a cosine has a gradient.
 
     Example:
         >>> import torch
