@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.stamp
 export OMP_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
-.PHONY: help book test pages serve lint bench twice links address lock clean
+.PHONY: help book test pages serve tidy lint bench twice links address lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,6 +28,9 @@ pages: book  ## every built page in headless Chromium: light and dark, wide and 
 
 serve: book  ## look at the book on http://localhost:8000
 	$(BIN)/python -m http.server --bind localhost --directory _build/html 8000
+
+tidy: $(STAMP)  ## bring notebooks that Jupyter saved back to the form in which they are stored
+	$(BIN)/python tools/tidy.py
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check

@@ -16,7 +16,6 @@ MATHJAX = {  # all of it that is loaded: where it lies in the package -> where i
     "output/chtml/fonts": "output/chtml/fonts",
 }
 BODY = {  # what the extensions write -> what HTML and ARIA ask for
-    'role="doc-biblioentry"': 'role="listitem"',
     r' id="(exercise|solution)-content"': "",  # one id for all of them
 }
 # A long signature is written as a list of definitions without terms, one line a parameter.

@@ -1,0 +1,140 @@
+"""Brings the notebooks to the form in which they are stored: `make tidy`.
+
+Outputs, counts and whatever else Jupyter writes beside the text go; new cells get ids made of
+words; the equations of each notebook are numbered in order, and what refers to them follows;
+references.md is made from references.bib. Twice is once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import references
+
+ROOT = Path(__file__).resolve().parents[1]
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+KEPT = ("mystnb", "tags")  # of a cell's metadata, beside jupyter.source_hidden
+ID = re.compile(r"(?![0-9a-f]{8}(-[0-9a-f-]+)?$)[a-z][a-z0-9]*(-[a-z0-9]+)*")  # words, not chance
+DISPLAY = re.compile(r'(?:<a id="(?P<name>[\w-]+)"></a>\s+)?\$\$(?P<tex>.+?)\$\$', re.S)
+TAG = re.compile(r"\s*\\tag\{[^}]*\}")
+REFERENCE = re.compile(r"\[\(\d*\)\]\((?P<file>[\w.-]*)#(?P<name>[\w-]+)\)")
+Notebook = dict[str, Any]
+Numbers = dict[tuple[str, str], int]  # (file, anchor) -> number of the equation
+
+
+def dump(notebook: Notebook) -> str:
+    """The exact text of a notebook on disk, which is also the one that Jupyter writes."""
+    return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def clean(notebook: Notebook) -> Notebook:
+    """The notebook without what a run leaves, its ids made of words; empty cells go."""
+    seen: set[str] = set()
+    cells = [_cell(cell, seen) for cell in notebook["cells"] if "".join(cell["source"]).strip()]
+    return {"cells": cells, "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5}
+
+
+def _cell(cell: dict[str, Any], seen: set[str]) -> dict[str, Any]:
+    source, kept = "".join(cell["source"]), cell["metadata"]
+    stored = {
+        "cell_type": cell["cell_type"],
+        "id": _id(cell.get("id", ""), source, seen),
+        "metadata": {key: kept[key] for key in KEPT if kept.get(key)},
+        "source": source.splitlines(keepends=True),
+    }
+    if kept.get("jupyter", {}).get("source_hidden"):  # its other keys tell how outputs are shown
+        stored["metadata"]["jupyter"] = {"source_hidden": True}
+    if cell["cell_type"] == "code":
+        stored |= {"execution_count": None, "outputs": []}
+    return stored | ({"attachments": held} if (held := cell.get("attachments")) else {})
+
+
+def _id(given: str, source: str, seen: set[str]) -> str:
+    """The cell's id if it is made of words and new, else one of its heading or first words."""
+    if not ID.fullmatch(given) or given in seen:
+        text = unicodedata.normalize("NFKD", source.strip().splitlines()[0].lower())
+        words = re.findall(r"[a-z0-9]+", text.encode("ascii", "ignore").decode())[:5]
+        given = "-".join(words)[:40].rstrip("-")
+        given = given if ID.fullmatch(given) else f"cell-{given}".rstrip("-")
+    name, count = given, 1
+    while name in seen:
+        count += 1
+        name = f"{given}-{count}"
+    seen.add(name)
+    return name
+
+
+def number(notebook: Notebook, file: str) -> Numbers:
+    """Numbers in place what is displayed with an anchor or a tag; returns the numbers."""
+    numbers: Numbers = {}
+    count = 0
+
+    def tagged(found: re.Match[str]) -> str:
+        nonlocal count
+        name, tex = found["name"], found["tex"]
+        if not name and not TAG.search(tex):
+            return found[0]
+        count += 1
+        if name:
+            numbers[file, name] = count
+        formula, tag = TAG.sub("", tex).rstrip(), rf"\tag{{{count}}}"
+        formula = f"{formula}\n{tag}\n" if "\n" in tex else f"{formula} {tag}"
+        return f"{found[0].removesuffix(f'{tex}$$')}{formula}$$"
+
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = DISPLAY.sub(tagged, "".join(cell["source"])).splitlines(keepends=True)
+    return numbers
+
+
+def refer(text: str, file: str, numbers: Numbers) -> str:
+    """The text with the number of each equation that it links to."""
+
+    def numbered(found: re.Match[str]) -> str:
+        now = numbers.get((found["file"] or file, found["name"]))
+        return f"[({now})]({found['file']}#{found['name']})" if now else found[0]
+
+    return REFERENCE.sub(numbered, text)
+
+
+def book(folder: Path) -> dict[Path, str]:
+    """The stored form of all that `make tidy` writes in a folder, by path."""
+    notebooks = {path: clean(json.loads(path.read_text("utf-8"))) for path in _all(folder, "ipynb")}
+    numbers: Numbers = {}
+    for path, notebook in notebooks.items():
+        numbers |= number(notebook, path.name)
+    for path, notebook in notebooks.items():
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "markdown":
+                text = refer("".join(cell["source"]), path.name, numbers)
+                cell["source"] = text.splitlines(keepends=True)
+    pages = {
+        path: refer(path.read_text("utf-8"), path.name, numbers) for path in _all(folder, "md")
+    }
+    pages[folder / "references.md"] = references.page(folder / "references.bib")
+    return pages | {path: dump(notebook) for path, notebook in notebooks.items()}
+
+
+def _all(folder: Path, suffix: str) -> list[Path]:
+    return sorted(folder.glob(f"*.{suffix}"))
+
+
+def write(folder: Path) -> list[Path]:
+    """Writes what differs from its stored form; returns what was written."""
+    stored = book(folder)
+    changed = [p for p, text in stored.items() if not p.exists() or p.read_bytes() != text.encode()]
+    for path in changed:
+        path.write_bytes(stored[path].encode())
+    return changed
+
+
+if __name__ == "__main__":
+    for path in write(ROOT / "book"):
+        print("tidied", path.relative_to(ROOT))
