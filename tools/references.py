@@ -45,7 +45,7 @@ def entries(path: Path) -> BibliographyData:
 
 
 def label(entry: Entry) -> tuple[str, str]:
-    """Authors and year as a text cites them: one name, two, or the first and *et al.*"""
+    """Authors and year as a text cites them: one name, two, or the first and "et al."."""
     names = _names(entry)
     authors = f"{names[0]} *et al.*" if len(names) > 2 else " and ".join(names)
     return authors, entry.fields["year"]
