@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.stamp
 export OMP_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
-.PHONY: help book test pages serve tidy lint bench twice links address lock clean
+.PHONY: help book lab test pages serve tidy lint bench twice links address lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -18,6 +18,9 @@ $(STAMP): requirements.txt pyproject.toml
 
 book: $(STAMP)  ## execute the notebooks that changed and build the pages into _build/html
 	$(BIN)/python tools/build.py
+
+lab: $(STAMP)  ## open the notebooks in JupyterLab
+	JUPYTER_PATH= JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter-lab book/intro.ipynb
 
 test: lint  ## ruff, mypy, all tests with coverage, the doctests and every notebook
 	$(BIN)/python -m pytest --ignore=tests/pages -n 2 --cov --cov-report=term
@@ -51,7 +54,7 @@ address: $(STAMP)  ## make address URL=https://...: write the repository's addre
 
 lock:  ## renew requirements.txt with the newest versions that pyproject.toml allows
 	rm -rf .build/lock-env && $(PYTHON) -m venv .build/lock-env
-	.build/lock-env/bin/python -m pip install --quiet hatchling editables ".[book,experiments,store,test]"
+	.build/lock-env/bin/python -m pip install --quiet hatchling editables ".[book,experiments,lab,store,test]"
 	$(PYTHON) tools/lock.py .build/lock-env/bin/python
 
 clean:  ## remove everything that was made, the environment apart

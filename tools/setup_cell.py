@@ -1,4 +1,4 @@
-"""The set-up cell: the first code cell of every notebook, the same everywhere, folded in the book.
+"""The set-up cell: the first code cell of every notebook, the same everywhere, on no page.
 
 `python tools/setup_cell.py` writes it into all notebooks; the tests compare against `source()`.
 """
@@ -8,57 +8,67 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
+from typing import Any
+
+import folds
 
 ROOT = Path(__file__).resolve().parents[1]
+# While the book has no address nothing may ask a package index for the name memlib: nobody has
+# published it, and anybody may.
 CELL = """\
-try:
-    import memlib
-except ImportError:  # on Colab or Binder: fetch the book and its library
-    import importlib
-    import os
-    import subprocess
-    import sys
+# Set-up, to run first: memlib and what the chapters import
+import importlib.util
+import os
+import subprocess
+import sys
 
-    repository = "{repository}"
+repository = "{repository}"  # where the book is published
+if importlib.util.find_spec("memlib") is None:
+    library = f"memlib[notebooks] @ git+{{repository}}"
+    how = f"run `pip install '{{library}}'`"
     if not repository:
-        raise ImportError("run `pip install '.[notebooks]'` in the book's folder") from None
-    if not os.path.isdir("memory-attention"):
-        subprocess.run(["git", "clone", "--depth=1", repository, "memory-attention"], check=True)
-    library = "./memory-attention[notebooks]"
-    subprocess.run([sys.executable, "-m", "pip", "install", library], check=True)
-    os.chdir("memory-attention/book")
+        how = "run `make lab` or `pip install '.[notebooks]'` in the book's folder, "
+        how += "or `pip install './memlib-{version}-py3-none-any.whl[notebooks]'` beside its wheel"
+    if not repository or not {{"COLAB_RELEASE_TAG", "BINDER_LAUNCH_HOST"}} & set(os.environ):
+        raise ImportError(f"memlib is not installed where this notebook runs: {{how}}")
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", library], check=True)
     importlib.invalidate_caches()
-    import memlib
 from memlib import teaching
 
-teaching.style()"""
+teaching.ready()"""
+
+
+def project(root: Path = ROOT) -> dict[str, Any]:
+    """What pyproject.toml says of the project."""
+    return dict(tomllib.loads((root / "pyproject.toml").read_text())["project"])
 
 
 def repository(root: Path = ROOT) -> str:
     """The repository's address: `project.urls.Repository` in pyproject.toml, or empty."""
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    return project.get("urls", {}).get("Repository", "")
+    return str(project(root).get("urls", {}).get("Repository", ""))
 
 
 def source(root: Path = ROOT) -> str:
     """The exact text of the set-up cell."""
-    return CELL.format(repository=repository(root))
+    return CELL.format(repository=repository(root), version=project(root)["version"])
 
 
-def cell(root: Path = ROOT) -> dict:
+def cell(root: Path = ROOT) -> dict[str, Any]:
     """The set-up cell as a notebook stores it."""
-    return {
+    made = {
         "cell_type": "code",
         "execution_count": None,
         "id": "setup",
-        "metadata": {"tags": ["hide-cell"]},
+        "metadata": {"tags": ["remove-cell"]},
         "outputs": [],
         "source": source(root).splitlines(keepends=True),
     }
+    folds.fold({"cells": [made]})
+    return made
 
 
 def write(root: Path = ROOT) -> list[Path]:
-    """Puts the cell into every notebook (before the first code cell if it is missing)."""
+    """Puts the cell into every notebook, before the first code cell if it is missing, and folds."""
     changed = []
     for path in sorted((root / "book").glob("*.ipynb")):
         old = path.read_text()
@@ -67,6 +77,7 @@ def write(root: Path = ROOT) -> list[Path]:
         here = next((i for i, c in enumerate(cells) if c.get("id") == "setup"), None)
         first = next((i for i, c in enumerate(cells) if c["cell_type"] == "code"), len(cells))
         cells[slice(first, first) if here is None else slice(here, here + 1)] = [cell(root)]
+        folds.fold(notebook)
         new = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
         if new != old:
             path.write_text(new)

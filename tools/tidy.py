@@ -1,8 +1,8 @@
 """Brings the notebooks to the form in which they are stored: `make tidy`.
 
-Outputs, counts and whatever else Jupyter writes beside the text go; new cells get ids made of
-words; the equations of each notebook are numbered in order, and what refers to them follows;
-references.md is made from references.bib. Twice is once.
+Outputs, counts and whatever else Jupyter writes beside the text go; folds are as the tags ask; new
+cells get ids made of words; the equations of each notebook are numbered in order, and what refers
+to them follows; references.md is made from references.bib. Twice is once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+import folds
 import references
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,7 +21,7 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-KEPT = ("mystnb", "tags")  # of a cell's metadata, beside jupyter.source_hidden
+KEPT = ("mystnb", "tags")  # of a cell's metadata; folds.py writes the rest from the tags
 ID = re.compile(r"(?![0-9a-f]{8}(-[0-9a-f-]+)?$)[a-z][a-z0-9]*(-[a-z0-9]+)*")  # words, not chance
 DISPLAY = re.compile(r'(?:<a id="(?P<name>[\w-]+)"></a>\s+)?\$\$(?P<tex>.+?)\$\$', re.S)
 TAG = re.compile(r"\s*\\tag\{[^}]*\}")
@@ -38,6 +39,7 @@ def clean(notebook: Notebook) -> Notebook:
     """The notebook without what a run leaves, its ids made of words; empty cells go."""
     seen: set[str] = set()
     cells = [_cell(cell, seen) for cell in notebook["cells"] if "".join(cell["source"]).strip()]
+    folds.fold({"cells": cells})
     return {"cells": cells, "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5}
 
 
@@ -49,8 +51,6 @@ def _cell(cell: dict[str, Any], seen: set[str]) -> dict[str, Any]:
         "metadata": {key: kept[key] for key in KEPT if kept.get(key)},
         "source": source.splitlines(keepends=True),
     }
-    if kept.get("jupyter", {}).get("source_hidden"):  # its other keys tell how outputs are shown
-        stored["metadata"]["jupyter"] = {"source_hidden": True}
     if cell["cell_type"] == "code":
         stored |= {"execution_count": None, "outputs": []}
     return stored | ({"attachments": held} if (held := cell.get("attachments")) else {})

@@ -17,7 +17,10 @@ MATHJAX = {  # all of it that is loaded: where it lies in the package -> where i
 }
 BODY = {  # what the extensions write -> what HTML and ARIA ask for
     r' id="(exercise|solution)-content"': "",  # one id for all of them
+    '<summary aria-label="Toggle hidden content">': "<summary>",  # else its words are not read out
 }
+# What a fold of a code cell is called; those that are hidden whole are the solutions.
+LABELS = {"all": "Solution", "input": "Code", "output": "Output", "input+output": "Code"}
 # A long signature is written as a list of definitions without terms, one line a parameter.
 SIGNATURE = r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>'
 # What scrolls by itself has to be reached by keyboard; on narrow screens that is almost anything.
@@ -58,6 +61,12 @@ def _is_thebe(script: Any) -> bool:
     return "thebe" in f"{getattr(script, 'filename', script)} {body}".lower()
 
 
+def label_folds(app: Sphinx, doctree: Any) -> None:
+    """Names every fold by what is in it, whether it is open or shut, as `<details>` does."""
+    for cell in doctree.findall(lambda node: "hide_mode" in getattr(node, "attributes", ())):
+        cell["prompt_show"] = cell["prompt_hide"] = LABELS[cell["hide_mode"]]
+
+
 def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
     """Copies MathJax from its installed package (whose name has hyphens) into the built book."""
     spec = find_spec("sphinx-mathjax-offline")
@@ -71,6 +80,7 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Registers the hooks."""
     app.add_js_file(None, body=" ".join(REACH.split()))
+    app.connect("doctree-read", label_folds)
     app.connect("html-page-context", mend_page, priority=900)  # after the extensions' own hooks
     app.connect("build-finished", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -4,7 +4,7 @@ Nothing in memlib imports this package; matplotlib and IPython are imported wher
 """
 
 from memlib.teaching.figures import draw_memory, figure, heat, show
-from memlib.teaching.files import find
+from memlib.teaching.files import find, ready
 from memlib.teaching.player import animate
 from memlib.teaching.quiz import quiz
 from memlib.teaching.style import ACCENT, GROUND, INK, MUTED, SECOND, style
@@ -21,6 +21,7 @@ __all__ = [
     "find",
     "heat",
     "quiz",
+    "ready",
     "show",
     "style",
 ]
