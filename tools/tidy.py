@@ -7,6 +7,7 @@ to them follows; references.md is made from references.bib. Twice is once.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import unicodedata
@@ -37,38 +38,44 @@ def dump(notebook: Notebook) -> str:
 
 def clean(notebook: Notebook) -> Notebook:
     """The notebook without what a run leaves, its ids made of words; empty cells go."""
-    seen: set[str] = set()
-    cells = [_cell(cell, seen) for cell in notebook["cells"] if "".join(cell["source"]).strip()]
+    cells = [cell for cell in notebook["cells"] if "".join(cell["source"]).strip()]
+    cells = [_cell(cell, name) for cell, name in zip(cells, _ids(cells), strict=True)]
     folds.fold({"cells": cells})
     return {"cells": cells, "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5}
 
 
-def _cell(cell: dict[str, Any], seen: set[str]) -> dict[str, Any]:
-    source, kept = "".join(cell["source"]), cell["metadata"]
+def _cell(cell: dict[str, Any], name: str) -> dict[str, Any]:
+    kept = cell["metadata"]
     stored = {
         "cell_type": cell["cell_type"],
-        "id": _id(cell.get("id", ""), source, seen),
+        "id": name,
         "metadata": {key: kept[key] for key in KEPT if kept.get(key)},
-        "source": source.splitlines(keepends=True),
+        "source": "".join(cell["source"]).splitlines(keepends=True),
     }
     if cell["cell_type"] == "code":
         stored |= {"execution_count": None, "outputs": []}
     return stored | ({"attachments": held} if (held := cell.get("attachments")) else {})
 
 
-def _id(given: str, source: str, seen: set[str]) -> str:
-    """The cell's id if it is made of words and new, else one of its heading or first words."""
-    if not ID.fullmatch(given) or given in seen:
-        text = unicodedata.normalize("NFKD", source.strip().splitlines()[0].lower())
-        words = re.findall(r"[a-z0-9]+", text.encode("ascii", "ignore").decode())[:5]
-        given = "-".join(words)[:40].rstrip("-")
-        given = given if ID.fullmatch(given) else f"cell-{given}".rstrip("-")
-    name, count = given, 1
-    while name in seen:
-        count += 1
-        name = f"{given}-{count}"
-    seen.add(name)
-    return name
+def _ids(cells: list[dict[str, Any]]) -> list[str]:
+    """Each cell's id if it is made of words and the first of its kind, else a new one."""
+    given = [cell.get("id", "") for cell in cells]
+    ids = [
+        name if ID.fullmatch(name) and name not in given[:i] else "" for i, name in enumerate(given)
+    ]
+    for i, cell in enumerate(cells):
+        ids[i] = ids[i] or _words("".join(cell["source"]), set(ids))
+    return ids
+
+
+def _words(source: str, taken: set[str]) -> str:
+    """An id from the heading or the first words of a cell."""
+    text = unicodedata.normalize("NFKD", source.strip().splitlines()[0].lower())
+    words = re.findall(r"[a-z0-9]+", text.encode("ascii", "ignore").decode())[:5]
+    name = "-".join(words)[:40].rstrip("-")
+    name = name if ID.fullmatch(name) else f"cell-{name}".rstrip("-")
+    numbered = (f"{name}-{count}" for count in itertools.count(2))
+    return next(one for one in itertools.chain([name], numbered) if one not in taken)
 
 
 def number(notebook: Notebook, file: str) -> Numbers:
