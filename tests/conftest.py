@@ -1,8 +1,12 @@
-"""For all tests: the network is off, and the properties that hypothesis tries are fixed."""
+"""For all tests: the network is off, what hypothesis tries is fixed, and the wheel is at hand."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import guard
+import pytest
+import sites
 from hypothesis import HealthCheck, settings
 
 guard.block()
@@ -15,3 +19,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("fixed")
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from this folder."""
+    return sites.build(sites.ROOT, tmp_path_factory.mktemp("wheel"))

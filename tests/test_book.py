@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -170,15 +169,6 @@ def test_address_is_the_same_everywhere() -> None:
 def test_address_must_be_one(copy: Path, url: str) -> None:
     with pytest.raises(ValueError, match="the address must look like"):
         address.write(url, copy)
-
-
-def test_set_up_cell_explains_a_missing_library() -> None:
-    """Without memlib and without an address the reader is told what to do."""
-    blocked = "import sys; sys.modules['memlib'] = None\n"
-    source = blocked + setup_cell.CELL.format(repository="")
-    run = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
-    assert run.returncode
-    assert "pip install '.[notebooks]'" in run.stderr
 
 
 def test_citation_agrees_with_the_project() -> None:

@@ -26,6 +26,7 @@ MATH = re.compile(r"\$\$.+?\$\$|\$[^$\n]+\$", re.S)
 RAW = {  # what a reader of plain Jupyter would see as it is written
     "role": r"\{[\w:+-]+\}CODE",
     "directive": r"^ *(`{3,}|:{3,}|~{3,}) *\{|^:{3,}",
+    "fence without its end": r"^ *(`{3,}|~{3,})(?! *\{)",
     "target": r"^\([\w -]+\)=",
     "attributes": r"\{[#.%][^}]*\}|\{\w+=[^}]*\}",
     "label of a formula": r"MATH *\([\w:-]+\)",
@@ -62,8 +63,9 @@ def raw(text: str) -> list[str]:
 
 
 def _code(found: re.Match[str]) -> str:
-    """Code is hidden from the search; the first line of a fence may name a directive."""
-    return found[0].splitlines()[0] if found[1] else "CODE"
+    """Code is hidden from the search, but for the first line of a directive."""
+    first = found[0].splitlines()[0]
+    return first if found[1] and "{" in first else "CODE"
 
 
 def _tokens(text: str) -> Iterator[Any]:
@@ -155,6 +157,7 @@ PLANTED = [
     ("directive", "```{note}\nMind this.\n```"),
     ("directive", "text\n\n:::{tip}\nMind this.\n:::"),
     ("directive", ":::\n"),
+    ("fence without its end", "```python\nx = 1"),
     ("target", "(my-part)=\n## A part"),
     ("attributes", "[Slot]{#term-slot}"),
     ("attributes", "{.wide}\nA paragraph."),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import copy
 import json
 import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import folds
 import pytest
 import setup_cell
 
@@ -44,6 +46,15 @@ def calls(name: str) -> list[ast.Call]:
     return [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
 
 
+def faults(cell: dict[str, Any]) -> str:
+    """What is wrong with the metadata of a cell: its tags, and the folds that they ask for."""
+    metadata = {key: value for key, value in cell["metadata"].items() if key != "tags"}
+    if metadata != folds.folds(cell):
+        return f"{cell['id']}: {metadata}, where its tags ask for {folds.folds(cell)}"
+    whole = "hide-cell" in cell["metadata"].get("tags", ())
+    return "" if not whole or cell["id"].endswith("-solution") else f"{cell['id']}: no solution"
+
+
 def called(call: ast.Call) -> str:
     return ast.unparse(call.func)
 
@@ -70,6 +81,12 @@ class TestStored:
                 assert cell["outputs"] == [], f"{cell['id']}: {MEND}"
                 assert cell["execution_count"] is None, f"{cell['id']}: {MEND}"
 
+    def test_folded_alike_on_pages_in_jupyter_and_in_colab(self, name: str) -> None:
+        """Tags and folds, and nothing else; what is hidden whole is labelled as a solution."""
+        assert [fault for cell in load(name)["cells"] if (fault := faults(cell))] == [], MEND
+        words = re.findall(r"<summary>(.*?)</summary>", "\n".join(sources(name, "markdown")))
+        assert set(words) <= {"Answer", "Solution"}
+
     def test_ids_are_words_and_unique(self, name: str) -> None:
         ids = [cell["id"] for cell in load(name)["cells"]]
         assert [i for i, count in Counter(ids).items() if count > 1] == [], MEND
@@ -84,6 +101,7 @@ class TestStored:
     def test_set_up_cell_comes_first(self, name: str) -> None:
         first = next(c for c in load(name)["cells"] if c["cell_type"] == "code")
         assert first == setup_cell.cell(), "run `make address` to write it again"
+        assert first["metadata"]["tags"] == ["remove-cell"], "it is seen on the page"
 
     def test_title_is_the_only_one(self, name: str) -> None:
         cells = load(name)["cells"]
@@ -98,9 +116,7 @@ class TestStored:
         assert not re.search(r"/(home|root|tmp|work|Users)/|[A-Z]:\\\\", text)
 
     def test_code_that_is_seen_fits_a_screen(self, name: str) -> None:
-        folds = {"hide-cell", "hide-input", "remove-input", "remove-cell"}
-        seen = [c for c in load(name)["cells"] if not folds & set(c["metadata"].get("tags", ()))]
-        code = [c for c in seen if c["cell_type"] == "code"]
+        code = [c for c in load(name)["cells"] if c["cell_type"] == "code" and not folds.folds(c)]
         assert [c["id"] for c in code if len(c["source"]) > 45] == []
 
     def test_every_picture_says_its_finding(self, name: str) -> None:
@@ -122,6 +138,42 @@ class TestStored:
         assert not bare or (seeded and seeded[0] <= drawn[0]), bare[:1]
         loose = [c for c in cells if re.search(r"np\.random\.(?!default_rng|Generator)\w+", c)]
         assert not loose, "use np.random.default_rng"
+
+
+CODE: dict[str, Any] = {"cell_type": "code", "id": "a-solution"}
+FOLD: dict[str, Any] = {"cellView": "form", "jupyter": {"source_hidden": True}}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"tags": ["hide-cell"]},
+        {"tags": ["remove-input"], "jupyter": {"source_hidden": True}},
+        {"tags": ["hide-input"], "cellView": "form"},
+        {"tags": ["hide-output"], **FOLD},
+        {**FOLD},
+        {"collapsed": True},
+    ],
+)
+def test_a_missing_or_a_needless_fold_is_found_and_mended(metadata: dict[str, Any]) -> None:
+    cell = {**CODE, "metadata": copy.deepcopy(metadata)}
+    assert faults(cell)
+    cell["metadata"].pop("collapsed", None)  # what is not a fold is left for others to judge
+    folds.fold({"cells": [cell]})
+    assert not faults(cell)
+    assert cell["metadata"].get("tags") == metadata.get("tags")
+
+
+def test_a_hidden_cell_that_is_no_solution_is_found() -> None:
+    cell = {**CODE, "id": "drawing", "metadata": {"tags": ["hide-cell"], **FOLD}}
+    assert "no solution" in faults(cell)
+
+
+def test_the_introduction_begins_with_its_picture() -> None:
+    title, setup, picture, *_ = load("intro")["cells"]
+    assert len(title["source"]) == 1
+    assert setup["id"] == "setup"
+    assert "teaching.animate(" in "".join(picture["source"])
 
 
 @pytest.mark.parametrize("name", CHAPTERS)

@@ -2,65 +2,74 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tarfile
 import zipfile
-from importlib.metadata import distribution
 from pathlib import Path
 
-import pytest
-from packaging.requirements import Requirement
+import sites
 
-ROOT = Path(__file__).parents[1]
 HEAVY = {"matplotlib", "IPython", "sklearn", "faiss", "tqdm", "pandas", "jupyterquiz", "scipy"}
+LARGEST = 5_000_000  # bytes of the wheel
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
-    command += ["--no-index", "--quiet", "--wheel-dir", str(folder), str(ROOT)]
-    subprocess.run(command, check=True)
-    return next(folder.glob("memlib-*.whl"))
+def names(wheel: Path) -> list[str]:
+    return zipfile.ZipFile(wheel).namelist()
 
 
 def test_wheel_holds_memlib_alone(wheel: Path) -> None:
-    names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0].partition("-")[0] for name in names} == {"memlib"}
-    assert "memlib/py.typed" in names
-    assert not [name for name in names if "__pycache__" in name]
+    assert {name.split("/")[0].partition("-")[0] for name in names(wheel)} == {"memlib"}
+    assert "memlib/py.typed" in names(wheel)
+    assert not [name for name in names(wheel) if "__pycache__" in name]
+    assert of_tests(names(wheel)) == []
 
 
-def closure(names: list[str]) -> set[str]:
-    """The distributions that these need, and those that they need in turn."""
-    found: set[str] = set()
-    while names:
-        name = names.pop()
-        if name in found:
-            continue
-        found.add(name)
-        needs = map(Requirement, distribution(name).requires or [])
-        for need in needs:
-            if not need.marker or need.marker.evaluate({"extra": ""}):
-                names.append(need.name)
-    return found
+def of_tests(names: list[str]) -> list[str]:
+    """Those names that are of tests."""
+    return [name for name in names if re.search(r"(^|/)(conftest|tests?|test_\w+)(\.py|/)", name)]
+
+
+def test_a_test_in_the_wheel_would_be_found() -> None:
+    bad = [
+        "memlib/tests/cases.py",
+        "memlib/test_ntm.py",
+        "tests/reference.py",
+        "memlib/conftest.py",
+    ]
+    assert of_tests([*bad, "memlib/attention.py", "memlib/test_your_understanding.json"]) == bad
+
+
+def test_wheel_brings_the_quizzes_and_the_records_and_stays_small(wheel: Path) -> None:
+    for folder in ("results", "book/quizzes"):
+        stored = {f"{Path(folder).name}/{path.name}" for path in (sites.ROOT / folder).iterdir()}
+        assert {f"memlib/teaching/data/{name}" for name in stored} <= set(names(wheel))
+    assert wheel.stat().st_size < LARGEST
+
+
+def test_the_source_archive_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=sites.ROOT, capture_output=True)
+    archive = next(tmp_path.glob("*.tar.gz"))
+    with tarfile.open(archive) as held:
+        assert any(name.endswith("/tests/test_package.py") for name in held.getnames())
+    built = sites.build(archive, tmp_path)
+    assert built.read_bytes() == wheel.read_bytes()
+
+
+def test_an_editable_install_copies_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel:editable"]
+    subprocess.run([*command, "-d", str(tmp_path)], check=True, cwd=sites.ROOT, capture_output=True)
+    held = names(next(tmp_path.glob("*.whl")))
+    assert [name for name in held if name.startswith("memlib/")] == []
 
 
 def test_wheel_imports_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
-    """Only torch, numpy and what they need can be seen: not even the standard site folder."""
-    site = tmp_path / "site"
-    site.mkdir()
-    for name in closure(["torch", "numpy"]):
-        files = distribution(name).files or []
-        for top in {file.parts[0] for file in files if file.parts[0] not in ("..", "__pycache__")}:
-            if not (site / top).exists():
-                (site / top).symlink_to(Path(str(distribution(name).locate_file(top))))
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "wheel")
-    paths = [str(tmp_path / "wheel"), str(site)]
-    code = f"import sys; sys.path[:0] = {paths}; import memlib; print(memlib.__file__)"
-    command = [sys.executable, "-I", "-S", "-c", code]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    """Only torch, numpy and what they need can be seen."""
+    python = sites.make(tmp_path, sites.LIBRARY, wheel)
+    code = "import memlib; print(memlib.__file__)"
+    run = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith(str(tmp_path))
 

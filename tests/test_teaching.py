@@ -17,7 +17,7 @@ pytest.importorskip("IPython")
 mpl.use("agg")
 
 from memlib import teaching  # noqa: E402
-from memlib.teaching import exercises, figures, player  # noqa: E402
+from memlib.teaching import exercises, figures, files, player  # noqa: E402
 from memlib.teaching.exercises import Verdict, check, compare, exercise  # noqa: E402
 from memlib.teaching.quiz import load, quiz_html, quiz_text, rich, validate  # noqa: E402
 
@@ -521,6 +521,46 @@ def test_find_honors_the_variable(tmp_path, monkeypatch):
     (tmp_path / "results" / "only-here.json").touch()
     monkeypatch.setenv("MEMLIB_BOOK", str(tmp_path))
     assert teaching.find("results/only-here.json").parent == tmp_path / "results"
+
+
+def test_find_knows_the_repository_of_an_editable_install(tmp_path, monkeypatch):
+    monkeypatch.delenv("MEMLIB_BOOK", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert teaching.find("quizzes/ntm.json") == files.CHECKOUT / "book" / "quizzes" / "ntm.json"
+
+
+def test_find_comes_to_the_files_in_the_package_last(tmp_path, monkeypatch):
+    (tmp_path / "data" / "results").mkdir(parents=True)
+    for name in ("own.json", "ntm_copy.json"):
+        (tmp_path / "data" / "results" / name).touch()
+    monkeypatch.setattr(files, "OWN", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    assert teaching.find("results/own.json").parent == tmp_path / "data" / "results"
+    assert teaching.find("results/ntm_copy.json").parent == files.CHECKOUT / "results"
+
+
+def test_find_takes_site_packages_for_no_repository(tmp_path, monkeypatch):
+    (tmp_path / "site" / "results").mkdir(parents=True)
+    (tmp_path / "site" / "results" / "strange.json").touch()
+    monkeypatch.setattr(files, "CHECKOUT", tmp_path / "site")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        teaching.find("results/strange.json")
+
+
+def test_ready_names_what_is_missing_with_its_range(monkeypatch):
+    monkeypatch.setattr(files, "find_spec", lambda module: None if module == "faiss" else module)
+    with pytest.raises(ImportError, match=r"run `pip install 'faiss-cpu>=[\d.]+'`$"):
+        teaching.ready()
+
+
+def test_ready_where_memlib_is_not_installed_but_run_from_its_folder(monkeypatch):
+    def none(name):
+        raise files.PackageNotFoundError(name)
+
+    monkeypatch.setattr(files, "requires", none)
+    monkeypatch.setattr(files, "find_spec", lambda module: None)
+    teaching.ready()
 
 
 def test_find_names_what_and_where(tmp_path, monkeypatch):
