@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import nbformat
 import pytest
 import setup_cell
+import surroundings
 import tidy
 
 BOOK = setup_cell.ROOT / "book"
@@ -59,12 +59,13 @@ def test_the_book_is_tidy() -> None:
     )
 
 
-def test_run_and_saved_notebook_comes_back(book: Path) -> None:
+def test_run_and_saved_notebook_comes_back(book: Path, tmp_path_factory: Any) -> None:
     """Executed by a kernel and written by nbformat, as JupyterLab's server does."""
     path = book / f"{SMALL}.ipynb"
     before = contents(book)
     command = [sys.executable, "-c", EXECUTE, str(path)]
-    settings = os.environ | {"PYTHONPATH": str(setup_cell.ROOT)}
+    settings = surroundings.clean(tmp_path_factory.mktemp("scratch"))
+    settings["PYTHONPATH"] = str(setup_cell.ROOT)
     done = subprocess.run(command, cwd=BOOK, env=settings, capture_output=True, text=True)
     assert not done.returncode, done.stderr
     saved = json.loads(path.read_text())

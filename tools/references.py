@@ -41,7 +41,7 @@ class Markdown(markdown.Backend):
 @cache
 def entries(path: Path) -> BibliographyData:
     """All entries of a file, by their keys."""
-    return parse_file(str(path))
+    return parse_file(str(path), encoding="utf-8")
 
 
 def label(entry: Entry) -> tuple[str, str]:
