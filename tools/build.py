@@ -182,7 +182,7 @@ class Book:
         form = "{desc}: {n:.0f} % |{bar}| {elapsed}{postfix}"
         said = r"WARNING|ERROR|\w+Error\b|Exception"
         if self.only:  # a page alone cannot link to the others
-            said = rf"^(?!.*(xref_missing|bibtex key)).*({said})"
+            said = rf"^(?!.*xref_missing).*({said})"
         with log.open("w", encoding="utf-8") as file, tqdm(
             desc="pages", total=100, disable=None, bar_format=form
         ) as bar:  # fmt: skip
