@@ -320,6 +320,8 @@ NOTATION = """\
 
 $$z = 3 \\tag{2}$$
 
+$$z = 4 \\tag{3}$$
+
 - <a id="graves2014"></a>Alex Graves. *Machines*. 2014.
 """
 
@@ -357,6 +359,7 @@ def test_the_book_numbers_links_and_explains(tmp_path: Path) -> None:
     other = (tmp_path / "html/notation.html").read_text()
     assert re.search(r'id="term-slot"></span>Slot</dt>', other)
     assert re.search(r'id="eq-b">\s*<span class="eqno">\(2\)', other)
+    assert re.search(r'id="equation-3">\s*<span class="eqno">\(3\)', other), "without an anchor"
 
 
 @pytest.mark.parametrize("name", ["term-slot", "graves2014", "eq-a", "eq-b"])

@@ -27,15 +27,17 @@ class Anchors(SphinxTransform):
         known = self.env.metadata[self.env.docname].setdefault("myst_slugs", {})
         self.env.metadata[self.env.docname]["hover"] = hover = {}
         for raw in list(self.document.findall(nodes.raw)):
-            if found := ANCHOR.fullmatch(raw.astext()):
+            found = ANCHOR.fullmatch(raw.astext())
+            end = raw.next_node(descend=False, siblings=True) if found else None
+            if found and end and end.astext() == "</a>":
                 name, parent = found[1], raw.parent
-                parent.remove(raw.next_node(descend=False, siblings=True))  # </a>
+                parent.remove(end)
                 target = nodes.target("", "", ids=[name], names=[name])
                 parent.replace(raw, target)
                 self.document.note_explicit_target(target)
                 known[name] = (parent.line, name, "")  # what links from other pages ask for
                 hover[name] = _text(parent)
-        for formula in self.document.findall(nodes.math_block):
+        for formula in list(self.document.findall(nodes.math_block)):
             if found := TAG.search(formula.astext()):
                 _number(formula, found)
 
@@ -49,13 +51,18 @@ def _text(parent: nodes.Element) -> str:
 
 def _number(formula: nodes.math_block, tag: re.Match[str]) -> None:
     """Takes the tag out of a formula, which gets its number and the anchor before it."""
-    formula.children = [nodes.Text(formula.astext().replace(tag[0], ""))]
+    tex, parent = formula.astext().replace(tag[0], ""), formula.parent
+    formula[:] = [nodes.Text(tex)]
     formula["number"], formula["nowrap"] = tag[1], False
     formula["ids"] = [f"equation-{tag[1]}"]
-    before = formula.parent[formula.parent.index(formula) - 1]
-    if isinstance(before, nodes.paragraph) and all(isinstance(n, nodes.target) for n in before):
-        formula["ids"] = [name for target in before for name in target["ids"]]
-        before.parent.remove(before)
+    before = parent[: parent.index(formula)][-1:]
+    if before and isinstance(before[0], nodes.paragraph) and _anchors_alone(before[0]):
+        formula["ids"] = [name for target in before[0] for name in target["ids"]]
+        parent.remove(before[0])
+
+
+def _anchors_alone(paragraph: nodes.paragraph) -> bool:
+    return all(isinstance(node, nodes.target) for node in paragraph)
 
 
 def show_on_hover(app: Sphinx, doctree: nodes.document, page: str) -> None:
