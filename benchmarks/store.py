@@ -26,8 +26,8 @@ import torch
 from torch import Generator, Tensor
 
 from benchmarks.ntm import timed
-from memlib.indexes import faiss
 from memlib.store import Store
+from memlib.store.indexes import faiss
 
 WIDTH, K, PER_CLUSTER = 64, 32, 100
 SLOTS = (1_000, 10_000, 100_000, 1_000_000)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memlib import read, write
-from memlib.transformer import SCALE
+from memlib.transformer.layers import SCALE
 
 
 class _MatrixMemory(nn.Module):

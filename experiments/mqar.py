@@ -35,7 +35,7 @@ from experiments.mixers import DeltaRule, HebbianRule, LinearAttention, MixerMod
 from experiments.tokens import figures, rise_and_fall
 from memlib import MemoryAttention, default_device, tasks
 from memlib.tasks import Tokens
-from memlib.transformer import Positions
+from memlib.transformer.layers import Positions
 
 HERE = Path(__file__).parent
 CODE = tuple(HERE / name for name in ("mqar.py", "mixers.py", "tokens.py", "training.py"))

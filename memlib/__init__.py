@@ -6,21 +6,16 @@ book, in reading order; each imports only from those before it.
 """
 
 from memlib import programs
+from memlib._device import default_device
 from memlib.addressable import Gates, Head, interpolate, locate, sharpen, shift
 from memlib.attention import MEASURES, address, attend, read, similarity, write
-from memlib.bookkeeping import DNCState, allocation
-from memlib.cache import KVCache, SegmentMemory
 from memlib.content import ClassicalHopfield, Hopfield
-from memlib.decoder import Decoder
-from memlib.device import default_device
-from memlib.dnc import DNC, DNCCell
+from memlib.dnc import DNC, DNCCell, DNCState, allocation
 from memlib.key_value import KeyValueMemory, KeyValueState
-from memlib.knn import knn_lm
 from memlib.memn2n import MemN2N, position_encoding
-from memlib.memorizing import Looks, MemorizingAttention, Recollection
 from memlib.ntm import NTM, NTMCell, NTMState
-from memlib.store import Store
-from memlib.transformer import FeedForward, MemoryAttention
+from memlib.store import Looks, MemorizingAttention, Recollection, Store, knn_lm
+from memlib.transformer import Decoder, FeedForward, KVCache, MemoryAttention, SegmentMemory
 
 __version__ = "0.1.0"
 

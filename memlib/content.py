@@ -7,8 +7,8 @@ classical one stores them as a sum of outer products. Both go downhill on an ene
 import torch
 from torch import Tensor, nn
 
-from memlib import checks
-from memlib.attention import _attend, _hide, _write
+from memlib import _checks as checks
+from memlib.attention.verbs import _attend, _hide, _write
 
 
 class Hopfield(nn.Module):

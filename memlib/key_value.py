@@ -5,8 +5,8 @@ from typing import Literal, NamedTuple, overload
 import torch
 from torch import Tensor, nn
 
-from memlib import checks
-from memlib.attention import MEASURES, Measure, _attend
+from memlib import _checks as checks
+from memlib.attention.verbs import MEASURES, Measure, _attend
 
 WhenFull = Literal["overwrite", "refuse"]
 

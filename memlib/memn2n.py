@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memlib import checks
-from memlib.attention import _address, _read, _similarity
+from memlib import _checks as checks
+from memlib.attention.verbs import _address, _read, _similarity
 
 Tying = Literal["adjacent", "layerwise", "none"]
 Encoding = Literal["position", "bag"]

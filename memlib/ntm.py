@@ -11,11 +11,11 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from memlib import checks
-from memlib.addressable import _gates, _locate
-from memlib.attention import _read, _write
-from memlib.machine import Machine
-from memlib.recurrent import Cell, InitialMemory
+from memlib import _checks as checks
+from memlib.addressable.gates import _gates, _locate
+from memlib.attention.verbs import _read, _write
+from memlib.recurrent.cell import Cell, InitialMemory
+from memlib.recurrent.sequence import Machine
 
 
 class NTMState(NamedTuple):

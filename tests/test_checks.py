@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import memlib
-from memlib import checks
+from memlib import _checks as checks
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ number ``index[t]`` of that row's random vectors, and index is arithmetic on t.
 import torch
 from torch import Generator, Tensor
 
-from memlib import checks
+from memlib import _checks as checks
 from memlib.tasks.batch import Batch
 
 Range = int | tuple[int, int]

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from memlib import checks
+from memlib import _checks as checks
 
 Sentence = tuple[str, ...]
 WORD = re.compile(r"[^\s.,?!]+")

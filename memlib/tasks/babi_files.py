@@ -20,7 +20,7 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from urllib.error import HTTPError
 
-from memlib import checks
+from memlib import _checks as checks
 from memlib.tasks.babi import BabiError, read_babi
 
 # The authors' archive as their organisation keeps it today, at a revision that cannot change.

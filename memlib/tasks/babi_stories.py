@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator
 
-from memlib import checks
+from memlib import _checks as checks
 from memlib.tasks.babi import Question, Sentence
 
 PEOPLE = {"nora": "she", "lena": "she", "hugo": "he", "omar": "he"}

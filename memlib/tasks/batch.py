@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from memlib import checks
+from memlib import _checks as checks
 
 
 class Batch(NamedTuple):

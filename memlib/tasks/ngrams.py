@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from memlib import checks
+from memlib import _checks as checks
 from memlib.tasks.batch import Batch
 
 

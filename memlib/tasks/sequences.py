@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from memlib import checks
+from memlib import _checks as checks
 
 
 class Tokens(NamedTuple):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memlib import programs, sharpen, shift
-from memlib.programs import Program, Step
+from memlib.addressable.programs import Program, Step
 from memlib.teaching.exercises import Verdict, check, compare, exercise
 
 LONGEST = 200  # steps a reader's program may take

@@ -1,0 +1,445 @@
+"""The three verbs of every memory: address, read, write; and attend = read(address).
+
+Everything else in memlib is a composition of the functions in this module. Public functions
+check their arguments and call the underscored formula of the same name; later floors call the
+formula, having checked already.
+
+Shapes: any leading dimensions, then ``L`` queries, ``N`` slots, keys of width ``M``, values of
+width ``V``; masks are bool with True = may be read.
+"""
+
+from typing import Literal, get_args, overload
+
+import torch
+from torch import Tensor
+
+from memlib import _checks as checks
+from memlib.attention import streaming
+
+Measure = Literal["dot", "scaled_dot", "cosine", "negative_squared_distance"]
+MEASURES: tuple[str, ...] = get_args(Measure)
+
+
+def similarity(query: Tensor, keys: Tensor, *, measure: Measure = "scaled_dot") -> Tensor:
+    r"""Compare every query with every key: :math:`s_{ln} = K(q_l, k_n)`.
+
+    ========================== ==============================================================
+    measure                    :math:`K(q, k)`
+    ========================== ==============================================================
+    dot                        :math:`q \cdot k`
+    scaled_dot                 :math:`q \cdot k / \sqrt{M}` (Vaswani et al. 2017, eq. 1)
+    cosine                     :math:`q \cdot k / (|q| |k|)` (Graves et al. 2014, eq. 6)
+    negative_squared_distance  :math:`-|q - k|^2`
+    ========================== ==============================================================
+
+    Args:
+        query: (..., L, M).
+        keys: (..., N, M); leading dimensions broadcast with those of `query`.
+        measure: one of the names above. The cosine of a zero vector is 0.
+
+    Returns:
+        Scores of shape (..., L, N).
+
+    Raises:
+        TypeError: an argument is no floating-point tensor, or dtypes differ.
+        ValueError: shapes do not fit, or a NaN was read.
+
+    Example:
+        >>> import torch
+        >>> from memlib import similarity
+        >>> keys = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> similarity(torch.tensor([[3.0, 4.0]]), keys, measure="cosine")
+        tensor([[0.6000, 0.8000]])
+    """
+    _check_query_and_keys(query, keys, measure)
+    scores = _similarity(query, keys, measure)
+    checks.finite(scores, query=query, keys=keys)
+    return scores
+
+
+def address(
+    query: Tensor,
+    keys: Tensor,
+    *,
+    measure: Measure = "scaled_dot",
+    strength: float | Tensor = 1.0,
+    mask: Tensor | None = None,
+    top_k: int | None = None,
+) -> Tensor:
+    r"""Decide where to look: :math:`w_l = \operatorname{softmax}_n(\beta_l K(q_l, k_n))`.
+
+    Args:
+        query: (..., L, M).
+        keys: (..., N, M).
+        measure: similarity measure :math:`K`, see `similarity`.
+        strength: :math:`\beta \ge 0`, a number or one value a query (..., L). 0 spreads the
+            weights evenly, a large strength picks the most similar slot.
+        mask: bool, True = may be read; (N,) or (..., L, N), where sizes before N may be 1.
+        top_k: keep only the `top_k` most similar readable slots of each query.
+
+    Returns:
+        Weights of shape (..., L, N), at least 0, summing to 1 over the slots; all 0 where a
+        query may read nothing.
+
+    Raises:
+        TypeError: no floating-point tensor, dtypes that differ, a mask that is not bool.
+        ValueError: shapes that do not fit, negative strength, top_k not in [1, N], NaN read.
+
+    Source:
+        Graves, Wayne, Danihelka 2014, eq. 5 (arXiv 1410.5401).
+
+    Example:
+        >>> import torch
+        >>> from memlib import address
+        >>> keys = torch.eye(3)
+        >>> address(keys[:1], keys, measure="dot", strength=100.0).round()
+        tensor([[1., 0., 0.]])
+    """
+    _check_address(query, keys, measure, strength, mask, top_k)
+    keys, _ = _hide(mask, keys)
+    weights = _address(query, keys, measure, strength, mask, top_k)
+    checks.finite(weights, query=query, keys=keys, strength=strength)
+    return weights
+
+
+def read(weights: Tensor, values: Tensor) -> Tensor:
+    r"""Bring back the weighted sum of the values: :math:`r_l = \sum_n w_{ln} v_n`.
+
+    Args:
+        weights: (..., L, N), from `address` or anywhere else.
+        values: (..., N, V). A slot that no query gives weight is not looked at.
+
+    Returns:
+        Read vectors of shape (..., L, V).
+
+    Raises:
+        TypeError: an argument is no floating-point tensor, or dtypes differ.
+        ValueError: shapes do not fit, or a NaN was read.
+
+    Source:
+        Graves, Wayne, Danihelka 2014, eq. 2 (arXiv 1410.5401).
+
+    Example:
+        >>> import torch
+        >>> from memlib import read
+        >>> read(torch.tensor([[0.5, 0.5]]), torch.tensor([[2.0], [4.0]]))
+        tensor([[3.]])
+    """
+    checks.tensor("weights", weights)
+    checks.tensor("values", values)
+    checks.shape("weights", weights, "(..., L, N)")
+    checks.shape("values", values, "(..., N, V)", N=weights.shape[-1])
+    checks.alike(weights=weights, values=values)
+    checks.leading(weights=(weights, 2), values=(values, 2))
+    result = _read(weights, values)
+    if checks.has_nan(result):  # perhaps only from slots without weight: 0 * NaN is NaN
+        _, values = _hide(weights != 0, values)
+        result = _read(weights, values)
+        checks.finite(result, weights=weights, values=values)
+    return result
+
+
+def write(memory: Tensor, weights: Tensor, add: Tensor, erase: Tensor | None = None) -> Tensor:
+    r"""Change the memory: :math:`M'_n = M_n \prod_h (1 - w_{hn} e_h) + \sum_h w_{hn} a_h`.
+
+    Systems differ in what is added and erased: append or overwrite (one-hot weights, erase 1),
+    the NTM (erase and add vectors), Hebbian storage (no erase), the delta rule
+    (add = :math:`\beta (v - \text{read})`).
+
+    Args:
+        memory: (..., N, M); it stays as it is.
+        weights: (..., H, N), one weighting for each of H heads, written at once.
+        add: (..., H, M), the vectors :math:`a_h` added.
+        erase: (..., H, M), the fractions :math:`e_h` in [0, 1] erased first; None erases nothing.
+
+    Returns:
+        The new memory, (..., N, M).
+
+    Raises:
+        TypeError: an argument is no floating-point tensor, or dtypes differ.
+        ValueError: shapes do not fit, or weights, add or erase hold NaN.
+
+    Source:
+        Graves, Wayne, Danihelka 2014, eq. 3 and 4 (arXiv 1410.5401).
+
+    Example:
+        >>> import torch
+        >>> from memlib import write
+        >>> one = torch.ones(1, 2)
+        >>> write(torch.zeros(2, 2), torch.tensor([[0.0, 1.0]]), add=3 * one, erase=one)
+        tensor([[0., 0.],
+                [3., 3.]])
+    """
+    checks.tensor("memory", memory)
+    checks.tensor("weights", weights)
+    checks.tensor("add", add)
+    checks.shape("memory", memory, "(..., N, M)")
+    slots, width = memory.shape[-2:]
+    checks.shape("weights", weights, "(..., H, N)", N=slots)
+    heads = weights.shape[-2]
+    checks.shape("add", add, "(..., H, M)", H=heads, M=width)
+    if erase is not None:
+        checks.tensor("erase", erase)
+        checks.shape("erase", erase, "(..., H, M)", H=heads, M=width)
+    checks.alike(memory=memory, weights=weights, add=add, erase=erase)
+    checks.leading(memory=(memory, 2), weights=(weights, 2), add=(add, 2), erase=(erase, 2))
+    result = _write(memory, weights, add, erase)
+    if checks.has_nan(result) and not checks.has_nan(memory):
+        checks.finite(result, weights=weights, add=add, erase=erase)
+    return result
+
+
+@overload
+def attend(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    measure: Measure = ...,
+    strength: float | Tensor = ...,
+    mask: Tensor | None = ...,
+    top_k: int | None = ...,
+    need_weights: Literal[False] = ...,
+) -> Tensor: ...
+
+
+@overload
+def attend(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    measure: Measure = ...,
+    strength: float | Tensor = ...,
+    mask: Tensor | None = ...,
+    top_k: int | None = ...,
+    need_weights: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+
+
+def attend(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    measure: Measure = "scaled_dot",
+    strength: float | Tensor = 1.0,
+    mask: Tensor | None = None,
+    top_k: int | None = None,
+    need_weights: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Read a memory once: :math:`r = \operatorname{softmax}(\beta K(q, k))\, v`.
+
+    The same as ``read(address(query, keys, ...), values)``. Without `need_weights` and `top_k`
+    the slots are streamed, and no tensor with a score for each query and slot ever exists.
+
+    Args:
+        query: (..., L, M).
+        keys: (..., N, M).
+        values: (..., N, V).
+        measure: similarity measure :math:`K`, see `similarity`.
+        strength: :math:`\beta \ge 0`, a number or one value a query (..., L).
+        mask: bool, True = may be read; (N,) or (..., L, N), where sizes before N may be 1.
+        top_k: read only the `top_k` most similar slots of each query.
+        need_weights: return the weights too.
+
+    Returns:
+        Values of shape (..., L, V); with `need_weights` the pair (values, weights), weights of
+        shape (..., L, N). A query with nothing to read gets zeros. What lies in a slot that no
+        query may read, NaN included, reaches neither result nor gradient.
+
+    Raises:
+        TypeError: no floating-point tensor, dtypes that differ, a mask that is not bool.
+        ValueError: shapes that do not fit, negative strength, top_k not in [1, N], NaN read.
+
+    Source:
+        Vaswani et al. 2017, eq. 1 (arXiv 1706.03762); streaming: Milakov and Gimelshein 2018
+        (arXiv 1805.02867), Dao et al. 2022 (arXiv 2205.14135).
+
+    Note:
+        First derivatives only without `need_weights`; the two-step form has them all.
+
+    Example:
+        >>> import torch
+        >>> from memlib import attend
+        >>> keys, values = torch.eye(2), torch.tensor([[10.0], [20.0]])
+        >>> attend(keys, keys, values, measure="dot", strength=50.0)
+        tensor([[10.],
+                [20.]])
+    """
+    _check_address(query, keys, measure, strength, mask, top_k)
+    checks.tensor("values", values)
+    checks.shape("values", values, "(..., N, V)", N=keys.shape[-2])
+    checks.alike(query=query, values=values)
+    checks.leading(query=(query, 2), keys=(keys, 2), values=(values, 2))
+
+    keys, values = _hide(mask, keys, values)
+    options = (top_k, need_weights)
+    value, weights = _attend(query, keys, values, measure, strength, mask, *options)
+    if checks.has_nan(value):
+        if mask is not None:  # a slot readable for one query may hold NaN for another not to see
+            again = (query, keys, values, measure, strength, mask, *options)
+            value, weights = _attend_one_by_one(*again)
+        checks.finite(value, query=query, keys=keys, values=values, strength=strength)
+    return value if weights is None else (value, weights)
+
+
+# The formulas, each in one place. They trust their arguments.
+
+
+def _similarity(query: Tensor, keys: Tensor, measure: str) -> Tensor:
+    scores = _scores(query, keys, measure)
+    if measure == "negative_squared_distance":
+        scores = (scores - query.square().sum(-1, True)).clamp(max=0)
+    return scores
+
+
+def _scores(query: Tensor, keys: Tensor, measure: str, strength: float | Tensor = 1.0) -> Tensor:
+    """Return strength * similarity, up to a constant a query."""
+    if measure == "cosine":  # dividing the scores spares a copy of the keys
+        query, _ = _as_dot_product(_unit(query), keys, "dot", strength)
+        return query @ keys.mT / _norm(keys).mT
+    query, keys = _as_dot_product(query, keys, measure, strength)
+    return query @ keys.mT
+
+
+def _as_dot_product(
+    query: Tensor, keys: Tensor, measure: str, strength: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """Rewrite strength * similarity as a plain dot product, up to a constant a query."""
+    if measure == "scaled_dot":
+        query = query * query.shape[-1] ** -0.5
+    elif measure == "cosine":
+        query, keys = _unit(query), _unit(keys)
+    elif measure == "negative_squared_distance":
+        # -|q - k|^2 = [2q, -1] . [k, |k|^2] - |q|^2, and softmax does not feel the last term
+        query = torch.cat((2 * query, -torch.ones_like(query[..., :1])), dim=-1)
+        keys = torch.cat((keys, keys.square().sum(-1, keepdim=True)), dim=-1)
+    if isinstance(strength, Tensor):
+        query = query * strength.unsqueeze(-1)
+    elif strength != 1.0:
+        query = query * strength
+    return query, keys
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / _norm(x)
+
+
+def _norm(x: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return norm.clamp_min(torch.finfo(x.dtype).eps)
+
+
+def _address(
+    query: Tensor,
+    keys: Tensor,
+    measure: str = "scaled_dot",
+    strength: float | Tensor = 1.0,
+    mask: Tensor | None = None,
+    top_k: int | None = None,
+) -> Tensor:
+    # top_k ranks by similarity alone, so that it keeps its meaning at strength 0
+    folded = strength if top_k is None else 1.0
+    scores = _scores(query, keys, measure, folded)  # (..., L, N)
+    lowest = torch.finfo(scores.dtype).min
+    if mask is not None:
+        scores = scores.masked_fill(~mask, lowest)
+    if top_k is not None:
+        kept = torch.zeros_like(scores, dtype=torch.bool)
+        kept = kept.scatter(-1, scores.topk(top_k, dim=-1).indices, True)
+        mask = kept if mask is None else kept & mask
+        scores = scores * (strength.unsqueeze(-1) if isinstance(strength, Tensor) else strength)
+        scores = scores.masked_fill(~mask, lowest)
+    weights = scores.softmax(dim=-1)
+    # A row with nothing to read came out uniform rather than NaN; now it becomes 0.
+    return weights if mask is None else weights.masked_fill(~mask, 0)
+
+
+def _read(weights: Tensor, values: Tensor) -> Tensor:
+    return weights @ values
+
+
+def _write(memory: Tensor, weights: Tensor, add: Tensor, erase: Tensor | None = None) -> Tensor:
+    if erase is not None and weights.shape[-2] == 1:  # the outer product is a matmul
+        memory = torch.addcmul(memory, memory, weights.mT @ erase, value=-1)
+    elif erase is not None:
+        kept = 1 - weights.unsqueeze(-1) * erase.unsqueeze(-2)  # (..., H, N, M)
+        memory = memory * kept.prod(dim=-3)
+    return memory + weights.mT @ add  # eq. 4; the H heads meet in the matmul
+
+
+def _attend(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    measure: str = "scaled_dot",
+    strength: float | Tensor = 1.0,
+    mask: Tensor | None = None,
+    top_k: int | None = None,
+    need_weights: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    if need_weights or top_k is not None:
+        weights = _address(query, keys, measure, strength, mask, top_k)
+        return _read(weights, values), weights if need_weights else None
+    query, keys = _as_dot_product(query, keys, measure, strength)
+    return streaming.attend(query, keys, values, mask), None
+
+
+def _attend_one_by_one(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    measure: str,
+    strength: float | Tensor,
+    mask: Tensor,
+    top_k: int | None,
+    need_weights: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """The same read with every query as a batch row of its own: slow, only where NaN was met."""
+    mask = mask.unsqueeze(-2) if mask.ndim > 1 else mask
+    if isinstance(strength, Tensor) and strength.ndim:
+        strength = strength.unsqueeze(-1)
+    keys, values = _hide(mask, keys.unsqueeze(-3), values.unsqueeze(-3))
+    value, weights = _attend(
+        query.unsqueeze(-2), keys, values, measure, strength, mask, top_k, need_weights
+    )
+    return value.squeeze(-2), None if weights is None else weights.squeeze(-2)
+
+
+def _hide(mask: Tensor | None, keys: Tensor, values: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Clear the slots that no query may read, so that NaN or infinity there stays there."""
+    values = keys if values is None else values
+    if mask is None:
+        return keys, values
+    hidden = ~(mask if mask.ndim == 1 else mask.any(dim=-2)).unsqueeze(-1)  # (..., N, 1)
+    return keys.masked_fill(hidden, 0), values.masked_fill(hidden, 0)
+
+
+def _check_query_and_keys(query: Tensor, keys: Tensor, measure: str) -> None:
+    checks.tensor("query", query)
+    checks.tensor("keys", keys)
+    checks.shape("query", query, "(..., L, M)")
+    checks.integer("the width M of query", query.shape[-1], 1)
+    checks.shape("keys", keys, "(..., N, M)", M=query.shape[-1])
+    checks.alike(query=query, keys=keys)
+    checks.leading(query=(query, 2), keys=(keys, 2))
+    checks.choice("measure", measure, MEASURES)
+
+
+def _check_address(
+    query: Tensor,
+    keys: Tensor,
+    measure: str,
+    strength: float | Tensor,
+    mask: Tensor | None,
+    top_k: int | None,
+) -> None:
+    _check_query_and_keys(query, keys, measure)
+    lead = checks.leading(query=(query, 2), keys=(keys, 2))
+    queries, slots = query.shape[-2], keys.shape[-2]
+    checks.one_each("strength", strength, (*lead, queries), query, low=0)
+    if mask is not None:
+        checks.mask(mask, (*lead, queries, slots), query.device)
+    if top_k is not None:
+        checks.integer("top_k", top_k, 1, slots)

@@ -1,0 +1,13 @@
+"""A memory larger than the model: searched, changed by ids, kept in files."""
+
+from memlib.store.knn_lm import knn_lm
+from memlib.store.memorizing import Looks, MemorizingAttention, Recollection
+from memlib.store.store import Store
+
+__all__ = [
+    "Looks",
+    "MemorizingAttention",
+    "Recollection",
+    "Store",
+    "knn_lm",
+]

@@ -1,0 +1,82 @@
+"""The kNN language model: what a store remembers, mixed into what a model predicts."""
+
+import torch
+from torch import Tensor
+
+from memlib import _checks as checks
+from memlib.store.store import Store
+
+
+def knn_lm(
+    logits: Tensor,
+    query: Tensor,
+    store: Store,
+    k: int,
+    *,
+    mix: float | Tensor = 0.25,
+    strength: float | Tensor = 1.0,
+) -> Tensor:
+    r"""Interpolate a language model with a store: :math:`\lambda p_{kNN} + (1 - \lambda) p_{LM}`.
+
+    The store holds a pair for each token of a text: how the model saw what came before it, and
+    the token. :math:`p_{kNN}(v)` is the weight of those among the k pairs nearest to the query
+    whose token is v, which is `memlib.read` of the tokens as one-hot values.
+
+    Args:
+        logits: (B, L, V), of the language model.
+        query: (B, L, M), how it sees what comes before each token to predict.
+        store: tokens as values of width 1, int64 or int32; with the measure
+            "negative_squared_distance" the weights are those of the paper.
+        k: number of pairs, see `memlib.Store.address`.
+        mix: :math:`\lambda` in [0, 1], a number or one value a query (B, L).
+        strength: of the read, a number or one value a query (B, L).
+
+    Returns:
+        Log-probabilities (B, L, V), which may take the place of the logits. Where a row of the
+        store is empty, they are those of the language model alone.
+
+    Raises:
+        TypeError: wrong dtypes, or a store whose values are no integers.
+        ValueError: wrong shapes, k too large, mix outside [0, 1], negative strength, a token
+            outside [0, V), NaN.
+
+    Source:
+        Khandelwal et al. 2020, eq. 2 and 3 (arXiv 1911.00172).
+
+    Example:
+        >>> import torch
+        >>> from memlib import knn_lm
+        >>> from memlib.store import Store
+        >>> store = Store(2, 1, measure="negative_squared_distance", value_dtype=torch.long)
+        >>> ids = store.add(torch.eye(2)[None], torch.tensor([[[3], [0]]]))
+        >>> query = torch.tensor([[[1.0, 0.0]]])  # as it was before token 3
+        >>> knn_lm(torch.zeros(1, 1, 4), query, store, k=1, mix=0.5).exp()
+        tensor([[[0.1250, 0.1250, 0.1250, 0.6250]]])
+    """
+    if not isinstance(store, Store):
+        raise TypeError(f"store must be a Store; got {type(store).__name__}")
+    checks.integers("values of the store", store.values)
+    checks.shape("values of the store", store.values, "(B, N, 1)", **{"1": 1})
+    store._check_query(query, k, strength)
+    checks.tensor("logits", logits)
+    batch, queries = query.shape[:2]
+    checks.shape("logits", logits, "(B, L, V)", B=batch, L=queries)
+    checks.alike(query=query, logits=logits)
+    checks.one_each("mix", mix, (batch, queries), query, 0, 1)
+
+    slots, weights = store._address(query, k, strength)  # (B, L, k)
+    found = slots >= 0
+    tokens = store._at(store.values, slots).squeeze(-1).masked_fill(~found, 0).long()
+    vocab = logits.shape[-1]
+    if checks.anywhere(wrong := (tokens < 0) | (tokens >= vocab)):
+        got = int(tokens[wrong][0])
+        raise ValueError(f"values of the store must be tokens in [0, V = {vocab}); got {got}")
+    mix = mix.unsqueeze(-1) if isinstance(mix, Tensor) and mix.ndim else mix
+    share = found.any(-1, keepdim=True).to(logits.dtype) * mix  # λ, (B, L, 1)
+    near = torch.zeros_like(logits).scatter_add(-1, tokens, weights.to(logits.dtype))  # eq. 2
+    alone = logits.log_softmax(-1) + torch.log1p(-share)
+    recalled = share * near
+    both = torch.logaddexp(alone, recalled.clamp_min(torch.finfo(near.dtype).tiny).log())
+    result = torch.where(recalled > 0, both, alone)  # eq. 3
+    checks.finite(result, logits=logits, query=query, strength=strength)
+    return result

@@ -1,0 +1,250 @@
+"""Large stores: a memory larger than the model, of which a query reads the k nearest pairs."""
+
+import os
+from pathlib import Path
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from memlib import _checks as checks
+from memlib.attention.verbs import MEASURES, Measure, _address, _attend, _read
+from memlib.store import files
+from memlib.store.indexes import BACKENDS, Backend, Search, filled
+from memlib.store.pairs import Ints, Pairs
+
+OPTIONS = ("width", "value_width", "capacity", "measure", "backend", "effort", "links")
+
+
+class Store(Pairs):
+    r"""Pairs with ids, changed in place: :math:`r = \sum_{n \in \mathcal{N}} w_n v_n`.
+
+    :math:`\mathcal{N}` are the k slots most similar to the query, and the weights those of
+    `memlib.address` over them, so that with k = N a read is `memlib.attend`. Gradients flow to
+    the query, and to ``store.values`` where ``store.values.requires_grad_()`` asks for it.
+
+    Each row is like a dict whose keys are ids that it gives out itself: 0, 1, 2 and so on, none
+    twice. A row at its capacity forgets its first pairs; one that is overwritten keeps its place
+    in the order. Rows never see each other. After an error the store is as it was.
+
+    ======= ============= =====================================================================
+    backend finds         how
+    ======= ============= =====================================================================
+    exact   the k nearest a look at every key, on any device
+    flat    the k nearest the same by faiss
+    hnsw    most of them  a walk over a graph of neighbours, from the `effort` best so far
+    ivf     most of them  a look at the keys of `effort` clusters; there are the root of N
+    ======= ============= =====================================================================
+
+    faiss keeps the keys of each row once more, in float32 on the CPU. Its index is built by the
+    first search and catches up by the next. Where it finds too few, the search is exact.
+
+    Args:
+        width: width M of a key.
+        value_width: width V of a value; that of a key when None.
+        batch_size: number of rows B.
+        capacity: number of pairs that a row can hold; None for no limit.
+        measure: similarity measure, see `memlib.similarity`.
+        backend: "exact", "flat", "hnsw" or "ivf".
+        effort: of a search, see above; may be changed at any time.
+        links: of a key with its neighbours in the graph of hnsw.
+        value_dtype: of the values, int64 and int32 among them; that of the keys when None.
+        device: of keys and values.
+        dtype: of the keys.
+
+    Attributes:
+        keys: (B, N, M), in slots without a promised order; N grows up to the capacity.
+        values: (B, N, V).
+        ids: (B, N) int64; -1 for an empty slot, whose key and value are 0.
+
+    Raises:
+        TypeError: a size is no integer, or a dtype neither real nor, for values, integer.
+        ValueError: a size too small, an unknown measure or backend.
+        ImportError: faiss is needed and not installed.
+
+    Source:
+        The read: Rae et al. 2016, section 3.1 (arXiv 1610.09027); hnsw: Malkov and Yashunin 2016
+        (arXiv 1603.09320); faiss: Johnson, Douze, Jégou 2017 (arXiv 1702.08734).
+
+    Example:
+        >>> import torch
+        >>> from memlib.store import Store
+        >>> store = Store(width=2, value_width=1)
+        >>> ids = store.add(torch.eye(2)[None], torch.tensor([[[10.0], [20.0]]]))
+        >>> query = torch.tensor([[[1.0, 2.0]]])
+        >>> store.read(query, k=1)
+        tensor([[[20.]]])
+        >>> store.delete(ids[:, 1:])
+        >>> store.read(query, k=1, need_weights=True)  # value, id, weight
+        (tensor([[[10.]]]), tensor([[[0]]]), tensor([[[1.]]]))
+    """
+
+    def __init__(
+        self,
+        width: int,
+        value_width: int | None = None,
+        *,
+        batch_size: int = 1,
+        capacity: int | None = None,
+        measure: Measure = "scaled_dot",
+        backend: Backend = "exact",
+        effort: int = 64,
+        links: int = 32,
+        value_dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        value_width = width if value_width is None else value_width
+        factory = {"device": device, "dtype": dtype}
+        super().__init__(batch_size, width, value_width, capacity, value_dtype, **factory)
+        checks.choice("measure", measure, MEASURES)
+        checks.choice("backend", backend, BACKENDS)
+        checks.integer("effort", effort, 1)
+        checks.integer("links", links, 2)
+        self.measure, self.backend, self.effort, self.links = measure, backend, effort, links
+        self._search = Search(backend, batch_size, width, measure, links)
+
+    def address(
+        self, query: Tensor, k: int, *, strength: float | Tensor = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Decide where to look: the ids of the k nearest pairs, and their weights.
+
+        Args:
+            query: (B, L, M).
+            k: number of pairs, at most those of the fullest row; any if all rows are empty.
+            strength: a number of at least 0, or one value a query (B, L).
+
+        Returns:
+            Ids (B, L, k) int64, the most similar first, -1 where a row has fewer; and weights
+            (B, L, k), which sum to 1, or are 0 where there is nothing to read.
+
+        Raises:
+            TypeError: wrong dtypes.
+            ValueError: wrong shapes, k too large, negative strength, NaN in the query.
+        """
+        self._check_query(query, k, strength)
+        slots, weights = self._address(query, k, strength)
+        checks.finite(weights, query=query, strength=strength)
+        return self._named(slots), weights
+
+    @overload
+    def read(
+        self, query: Tensor, k: int, *, strength: float | Tensor = ...,
+        need_weights: Literal[False] = ...,
+    ) -> Tensor: ...  # fmt: skip
+
+    @overload
+    def read(
+        self, query: Tensor, k: int, *, strength: float | Tensor = ...,
+        need_weights: Literal[True],
+    ) -> tuple[Tensor, Tensor, Tensor]: ...  # fmt: skip
+
+    def read(
+        self,
+        query: Tensor,
+        k: int,
+        *,
+        strength: float | Tensor = 1.0,
+        need_weights: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """Read the k nearest pairs: `memlib.attend` over them.
+
+        Args:
+            query: (B, L, M).
+            k: number of pairs, see `address`.
+            strength: a number, or one value a query, see `address`.
+            need_weights: return ids and weights too.
+
+        Returns:
+            Values (B, L, V), zeros from an empty row; with `need_weights` also the ids and
+            weights of `address`.
+
+        Raises:
+            TypeError: as `address`; or integer values, which have no average.
+            ValueError: as `address`.
+        """
+        self._check_query(query, k, strength)
+        checks.tensor("values", self.values)
+        if k >= self._held.max(initial=0) and not need_weights:  # no search, and no copies
+            keys, values, ids = self._all()
+            if torch.is_grad_enabled():  # what is added before backward must not change these
+                keys, values = keys.clone(), values.clone()
+            mask = filled(ids, self._held)
+            mask = mask if mask is None else mask.unsqueeze(1)
+            value, _ = _attend(query, keys, values, self.measure, strength, mask)
+        else:
+            slots, weights = self._address(query, k, strength)
+            value = _read(weights.unsqueeze(2), self._at(self.values, slots)).squeeze(2)
+        checks.finite(value, query=query, strength=strength)
+        return (value, self._named(slots), weights) if need_weights else value
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the store, with the indexes it has, to a safetensors file: whole, or not at all.
+
+        Raises:
+            OSError: the file cannot be written; what was there before is as it was.
+            ImportError: safetensors is not installed.
+        """
+        about = {name: getattr(self, name) for name in OPTIONS} | {"ring": self._ring}
+        tensors = self._tensors() | self._search.tensors(self.keys, self.ids)
+        files.write(Path(path), tensors, about)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        width: int | None = None,
+        backend: Backend | None = None,
+        device: torch.device | str | None = None,
+    ) -> "Store":
+        """Read a store from its file.
+
+        Args:
+            path: of the file.
+            width: what it must be; None for any.
+            backend: instead of the one it had.
+            device: to put it on.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it is no store, of another version, damaged, or of another width.
+            ImportError: safetensors or faiss is not installed.
+        """
+        tensors, options = files.read(Path(path), width=width)
+        ring = options.pop("ring")
+        options |= {"batch_size": len(tensors["ids"]), "device": device}
+        options |= {"dtype": tensors["keys"].dtype, "value_dtype": tensors["values"].dtype}
+        store = cls(**options | ({"backend": backend} if backend else {}))
+        store._restore(tensors, ring)
+        store._search.restore(tensors)
+        return store
+
+    def _address(self, query: Tensor, k: int, strength: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Return slots (B, L, k) and weights (B, L, k)."""
+        keys, _, ids = self._all()
+        slots = self._search(query, keys, ids, self._held, k, self.effort)
+        if isinstance(strength, Tensor) and strength.ndim:
+            strength = strength.unsqueeze(-1)
+        found, read = self._at(self.keys, slots), (slots >= 0).unsqueeze(2)
+        weights = _address(query.unsqueeze(2), found, self.measure, strength, read)
+        return slots, weights.squeeze(2)
+
+    def _named(self, slots: Tensor) -> Tensor:
+        return self._at(self.ids.unsqueeze(-1), slots).squeeze(-1).masked_fill(slots < 0, -1)
+
+    def _touch(self, row: Ints, slot: Ints) -> None:
+        self._search.touch(row, slot)
+
+    def _check_query(self, query: Tensor, k: int, strength: float | Tensor) -> None:
+        checks.tensor("query", query)
+        checks.shape("query", query, "(B, L, M)", B=len(self.ids), M=self.width)
+        checks.alike(**{"the store": self.keys, "query": query})
+        checks.one_each("strength", strength, query.shape[:-1], query, low=0)
+        checks.integer("k", k, 1)
+        if k > (most := int(self._held.max(initial=0))) > 0:
+            raise ValueError(f"k must be at most the {most} pairs of the fullest row; got {k}")
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={getattr(self, name)!r}" for name in OPTIONS[1:])
+        return f"Store({self.width}, {options})"

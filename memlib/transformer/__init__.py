@@ -1,0 +1,14 @@
+"""The text as memory: what is kept of it, the layers that read it, a decoder of them."""
+
+from memlib.transformer.cache import KVCache
+from memlib.transformer.decoder import Decoder
+from memlib.transformer.layers import FeedForward, MemoryAttention
+from memlib.transformer.segments import SegmentMemory
+
+__all__ = [
+    "Decoder",
+    "FeedForward",
+    "KVCache",
+    "MemoryAttention",
+    "SegmentMemory",
+]

@@ -1,0 +1,257 @@
+"""A small Transformer for sequences of tokens, made of `MemoryAttention` and `FeedForward`."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar, overload
+
+import torch
+from torch import Tensor, nn
+
+from memlib import _checks as checks
+from memlib.attention.verbs import _similarity
+from memlib.transformer.cache import KVCache, _check_lengths, _late
+from memlib.transformer.layers import SCALE, FeedForward, LayerMemory, MemoryAttention, Positions
+from memlib.transformer.segments import SegmentMemory, _pack, _unpack
+
+M = TypeVar("M", bound=Sequence[KVCache] | Sequence[SegmentMemory] | Tensor | None)
+
+
+class _Block(nn.Module):
+    """Attention over the tokens so far, then a memory learned in training, each added to x."""
+
+    def __init__(self, attention: MemoryAttention, slots: int, **factory: Any) -> None:
+        super().__init__()
+        self.attention = attention
+        self.attention_norm = nn.LayerNorm(attention.width, **factory)
+        self.feed_forward = FeedForward(attention.width, slots, **factory) if slots else None
+        self.feed_forward_norm = nn.LayerNorm(attention.width, **factory) if slots else None
+
+    def forward(
+        self, x: Tensor, memory: LayerMemory, lengths: Tensor | None, need_weights: bool
+    ) -> tuple[Tensor, Any, Tensor | None]:
+        norm, attention = self.attention_norm, self.attention
+        y, after, weights = attention._step(norm(x), memory, lengths, need_weights)
+        x = x + y
+        if self.feed_forward is not None and self.feed_forward_norm is not None:
+            x = x + self.feed_forward._look(self.feed_forward_norm(x))
+        return x, after, weights
+
+
+class Decoder(nn.Module):
+    r"""A Transformer that predicts each next token from those before it.
+
+    Token embeddings; L blocks :math:`x \leftarrow x + \text{attention}(\text{norm}(x))`,
+    :math:`x \leftarrow x + \text{feed-forward}(\text{norm}(x))`; the logits are dot products of
+    the normed x with the token embeddings. What it remembers from call to call is chosen by the
+    caller:
+
+    ================== =============================================================
+    memory             made by, and kept from the text before
+    ================== =============================================================
+    None               nothing
+    `KVCache`          `cache`: keys and values, one cache a layer, changed in place
+    `SegmentMemory`    `segment_memory`: the last inputs of each layer
+    a tensor (B, K, D) `memory_tokens`: K vectors that the model writes itself
+    ================== =============================================================
+
+    With memory tokens, a call runs over the K tokens as they were, the text, and the K tokens
+    again; what comes out at the latter is the memory after. A window counts them too. Gradients
+    flow through them from segment to segment until they are detached.
+
+    Args:
+        vocab_size: number V of tokens.
+        width: width D.
+        layers: number of blocks L.
+        heads: number of query heads H.
+        kv_heads: number of key/value heads; H when None.
+        positions: "rotary", "learned" or "none", see `MemoryAttention`, as the next two.
+        window: how many tokens a query reads.
+        length: positions in the tables of learned positions.
+        slots: of each feed-forward memory; 4 D when None, and 0 leaves them out.
+        memory_tokens: number K of memory tokens.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Raises:
+        TypeError: a size is no integer, or the dtype not real.
+        ValueError: see `MemoryAttention`.
+
+    Source:
+        Vaswani et al. 2017 (arXiv 1706.03762), as in GPT-2 with the norm first, without biases
+        and dropout; segments: Dai et al. 2019 (arXiv 1901.02860); memory tokens: Bulatov,
+        Kuratov, Burtsev 2022, section 3.2 (arXiv 2207.06881).
+
+    Example:
+        >>> import torch
+        >>> from memlib import Decoder
+        >>> model = Decoder(vocab_size=50, width=16, layers=2, heads=2)
+        >>> tokens = torch.randint(50, (1, 12))
+        >>> cache = model.cache(batch_size=1, slots=12)
+        >>> with torch.no_grad():
+        ...     whole, _ = model(tokens)
+        ...     first, cache = model(tokens[:, :11], cache)
+        ...     last, cache = model(tokens[:, 11:], cache)  # goes on where it stopped
+        >>> torch.allclose(torch.cat((first, last), dim=1), whole, atol=1e-5)
+        True
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        width: int = 64,
+        layers: int = 2,
+        heads: int = 1,
+        *,
+        kv_heads: int | None = None,
+        positions: Positions = "rotary",
+        window: int | None = None,
+        length: int = 1024,
+        slots: int | None = None,
+        memory_tokens: int = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        checks.integer("vocab_size", vocab_size, 1)
+        checks.integer("width", width, 1)
+        checks.integer("layers", layers, 1)
+        checks.integer("memory_tokens", memory_tokens, 0)
+        slots = 4 * width if slots is None else slots
+        checks.integer("slots", slots, 0)
+        like = torch.empty(0, device=device, dtype=dtype)
+        checks.tensor("dtype", like)
+        factory: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
+        options = {"positions": positions, "window": window, "length": length} | factory
+        self.embedding = nn.Parameter(like.new_empty(vocab_size, width))
+        self.tokens = nn.Parameter(like.new_empty(memory_tokens, width)) if memory_tokens else None
+        layers_ = (MemoryAttention(width, heads, kv_heads, **options) for _ in range(layers))
+        self.blocks = nn.ModuleList(_Block(layer, slots, **factory) for layer in layers_)
+        self.norm = nn.LayerNorm(width, **factory)
+        self._reset_tokens()
+
+    def reset_parameters(self) -> None:
+        """Draw new parameters."""
+        for module in self.modules():
+            if module is not self and callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+        self._reset_tokens()
+
+    def cache(self, batch_size: int = 1, slots: int | None = None) -> tuple[KVCache, ...]:
+        """Return an empty `KVCache` for each layer, see `MemoryAttention.cache`."""
+        return tuple(layer.cache(batch_size, slots) for layer in self.attention)
+
+    def segment_memory(self, batch_size: int = 1, slots: int = 64) -> tuple[SegmentMemory, ...]:
+        """Return an empty `SegmentMemory` for each layer, of the last `slots` inputs."""
+        return tuple(layer.segment_memory(batch_size, slots) for layer in self.attention)
+
+    def memory_tokens(self, batch_size: int = 1) -> Tensor:
+        """Return the learned memory tokens before the first segment, (B, K, D).
+
+        Raises:
+            TypeError: a size is no integer.
+            ValueError: a negative size, or a model without memory tokens.
+        """
+        checks.integer("batch_size", batch_size, 0)
+        if self.tokens is None:
+            raise ValueError("memory_tokens of the model must be at least 1; got 0")
+        return self.tokens.expand(batch_size, -1, -1).clone()
+
+    @overload
+    def forward(
+        self, tokens: Tensor, memory: M = ..., *, lengths: Tensor | None = ...,
+        need_weights: Literal[False] = ...,
+    ) -> tuple[Tensor, M]: ...  # fmt: skip
+
+    @overload
+    def forward(
+        self, tokens: Tensor, memory: M = ..., *, lengths: Tensor | None = ...,
+        need_weights: Literal[True],
+    ) -> tuple[Tensor, M, list[Tensor]]: ...  # fmt: skip
+
+    def forward(
+        self,
+        tokens: Tensor,
+        memory: Any = None,
+        *,
+        lengths: Tensor | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Any, ...]:
+        """Predict each next token, and remember these.
+
+        Args:
+            tokens: (B, T) integers in [0, V).
+            memory: what came before, from `cache`, `segment_memory` or `memory_tokens`, or what
+                the call before returned. None is nothing, or the learned memory tokens.
+            lengths: (B,) int64 in [0, T]; row b has ``lengths[b]`` tokens, then padding.
+            need_weights: return where each layer looked too.
+
+        Returns:
+            Logits (B, T, V), 0 at padding, and the memory after, of the same kind; with
+            `need_weights` also a list of each layer's weights, see `MemoryAttention.forward`.
+
+        Raises:
+            TypeError: tokens are no integer tensor, or a memory of another kind.
+            ValueError: wrong shapes, a token outside [0, V), or what a layer refuses. After an
+                error every cache is as it was.
+        """
+        checks.integers("tokens", tokens)
+        checks.shape("tokens", tokens, "(B, T)")
+        vocab_size = len(self.embedding)
+        if checks.anywhere((tokens < 0) | (tokens >= vocab_size)):
+            low, high = int(tokens.min()), int(tokens.max())
+            raise ValueError(f"tokens must be in [0, {vocab_size}); got {low} to {high}")
+        if lengths is not None:
+            _check_lengths(lengths, tokens.shape[0], tokens.shape[1], tokens)
+        x, valid = self.embedding[tokens], lengths
+        if self.tokens is None:
+            layers = self._a_layer(memory)
+        else:
+            memory, layers = self._checked_tokens(x, memory), self._a_layer(None)
+            x, valid = _pack(x, memory, lengths)
+        for layer, part in zip(self.attention, layers, strict=True):
+            layer._check_memory(part, x, valid)
+
+        steps = []
+        for block, layer in zip(self.blocks, layers, strict=True):
+            x, after, weights = block(x, layer, valid, need_weights)
+            steps.append((after, weights))
+        x = self.norm(x)
+        if self.tokens is not None:
+            x, memory = _unpack(x, len(self.tokens), lengths)
+        logits = _similarity(x, self.embedding, "dot")
+        if lengths is not None:
+            logits = logits.masked_fill(_late(lengths, tokens.shape[1]).unsqueeze(-1), 0)
+        past = {f"memory[{i}].inputs": getattr(m, "inputs", None) for i, m in enumerate(layers)}
+        checks.finite(logits, embedding=self.embedding, memory=memory, **past)
+        if self.tokens is None and memory is not None:
+            done = zip(self.attention, layers, steps, strict=True)
+            memory = tuple(layer._commit(old, after) for layer, old, (after, _) in done)
+        return (logits, memory, [w for _, w in steps]) if need_weights else (logits, memory)
+
+    @property
+    def attention(self) -> list[MemoryAttention]:
+        """The attention layers, from the first to the last."""
+        return [block.attention for block in self.blocks]  # type: ignore[misc]
+
+    def _a_layer(self, memory: object) -> Sequence[Any]:
+        """Return a memory for each layer."""
+        if memory is None:
+            return [None] * len(self.blocks)
+        if not isinstance(memory, list | tuple) or len(memory) != len(self.blocks):
+            got = type(memory).__name__
+            got += f" of {len(memory)}" if isinstance(memory, list | tuple) else ""
+            raise TypeError(f"memory must be a tuple of {len(self.blocks)}, one a layer; got {got}")
+        return memory
+
+    def _checked_tokens(self, x: Tensor, memory: Tensor | None) -> Tensor:
+        if memory is None:
+            return self.memory_tokens(x.shape[0])
+        checks.tensor("memory", memory)
+        sizes = dict(zip("BKD", (x.shape[0], *self.memory_tokens().shape[1:]), strict=True))
+        checks.shape("memory", memory, "(B, K, D)", **sizes)
+        checks.alike(**{"the parameters": self.embedding, "memory": memory})
+        return memory
+
+    def _reset_tokens(self) -> None:
+        for parameter in (self.embedding, self.tokens):
+            if parameter is not None:
+                nn.init.normal_(parameter, std=SCALE)

@@ -1,0 +1,460 @@
+"""The Transformer as memory: attention reads the tokens so far, and decoding writes them.
+
+A layer is the same function however its past comes to it: all at once, from a `KVCache`, or as
+the `SegmentMemory` of the text before.
+"""
+
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, TypeVar, overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memlib import _checks as checks
+from memlib.attention.verbs import _address, _attend, _read, _similarity
+from memlib.transformer.cache import KVCache, _check_finite, _check_lengths, _late, _visible
+from memlib.transformer.segments import SegmentMemory
+
+Positions = Literal["rotary", "learned", "none"]
+Activation = Literal["relu", "gelu", "softmax"]
+LayerMemory = KVCache | SegmentMemory | None
+M = TypeVar("M", bound=LayerMemory)
+SCALE = 0.02  # standard deviation of what is learned for tokens and positions, as in GPT-2
+
+
+class _New(NamedTuple):
+    """What a layer will write into its cache once all layers have read."""
+
+    keys: Tensor
+    values: Tensor
+    lengths: Tensor | None
+
+
+class MemoryAttention(nn.Module):
+    r"""Causal attention in H heads whose past is a memory: :math:`o_t = \sum_{i \le t} w_{ti} v_i`.
+
+    The read is `memlib.attend`. Query head h reads the keys and values of head
+    :math:`\lfloor h G / H \rfloor`.
+
+    ========= ====================================================================================
+    positions what queries and keys are made of
+    ========= ====================================================================================
+    rotary    :math:`R_t W x_t`, where :math:`R_t` turns the numbers i and i + M/2 by the angle
+              :math:`t \cdot \mathrm{base}^{-2i/M}` (Su et al. 2021)
+    learned   :math:`W (x_t + p_t)`; the values know no position (Press, Smith, Lewis 2021)
+    none      :math:`W x_t`
+    ========= ====================================================================================
+
+    Args:
+        width: width D of inputs and outputs.
+        heads: number of query heads H.
+        kv_heads: number of key/value heads G, a divisor of H; H when None.
+        head_width: width M of a head; D / H when None.
+        positions: "rotary", "learned" or "none".
+        window: a query reads only the last `window` tokens, itself one of them.
+        length: positions with a vector :math:`p_t`, if they are learned.
+        base: of the rotary angles.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Raises:
+        TypeError: a size is no integer, or the dtype not real.
+        ValueError: a size below 1, heads that do not divide, an odd width with rotary positions.
+
+    Source:
+        Vaswani et al. 2017, section 3.2 (arXiv 1706.03762); Su et al. 2021, eq. 34 (arXiv
+        2104.09864); Press, Smith, Lewis 2021, section 4.2 (arXiv 2012.15832); grouped heads:
+        Ainslie et al. 2023 (arXiv 2305.13245); window: Beltagy et al. 2020 (arXiv 2004.05150).
+
+    Example:
+        >>> import torch
+        >>> from memlib import MemoryAttention
+        >>> layer = MemoryAttention(width=16, heads=4, kv_heads=2)
+        >>> x = torch.randn(1, 10, 16)
+        >>> whole, _ = layer(x)
+        >>> cache = layer.cache(batch_size=1, slots=10)
+        >>> with torch.no_grad():
+        ...     first, cache = layer(x[:, :7], cache)
+        ...     steps = [layer(x[:, t : t + 1], cache)[0] for t in (7, 8, 9)]
+        >>> torch.allclose(torch.cat((first, *steps), dim=1), whole, atol=1e-6)
+        True
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        kv_heads: int | None = None,
+        *,
+        head_width: int | None = None,
+        positions: Positions = "rotary",
+        window: int | None = None,
+        length: int = 1024,
+        base: float = 10000.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        checks.integer("width", width, 1)
+        checks.integer("heads", heads, 1)
+        kv_heads = heads if kv_heads is None else kv_heads
+        checks.integer("kv_heads", kv_heads, 1)
+        _check_divides("kv_heads", kv_heads, "heads", heads)
+        if head_width is None:
+            _check_divides("heads", heads, "width", width)
+            head_width = width // heads
+        checks.integer("head_width", head_width, 1)
+        checks.choice("positions", positions, ("rotary", "learned", "none"))
+        if positions == "rotary" and head_width % 2:
+            raise ValueError(f"head_width must be even with rotary positions; got {head_width}")
+        if window is not None:
+            checks.integer("window", window, 1)
+        checks.integer("length", length, 1)
+        checks.number("base", base, 1)
+        like = torch.empty(0, device=device, dtype=dtype)
+        checks.tensor("dtype", like)
+
+        self.width, self.heads, self.kv_heads, self.head_width = width, heads, kv_heads, head_width
+        self.positions, self.window, self.base = positions, window, base
+        factory: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
+        self.query = nn.Linear(width, heads * head_width, bias=False, **factory)
+        self.key = nn.Linear(width, kv_heads * head_width, bias=False, **factory)
+        self.value = nn.Linear(width, kv_heads * head_width, bias=False, **factory)
+        self.output = nn.Linear(heads * head_width, width, bias=False, **factory)
+        learned = positions == "learned"
+        self.table = nn.Parameter(torch.empty(length, width, **factory)) if learned else None
+        self._reset_table()
+
+    def reset_parameters(self) -> None:
+        """Draw new parameters: linear layers as PyTorch does."""
+        for linear in (self.query, self.key, self.value, self.output):
+            linear.reset_parameters()
+        self._reset_table()
+
+    def cache(self, batch_size: int = 1, slots: int | None = None) -> KVCache:
+        """Return an empty `KVCache` for this layer; a ring of `window` slots when slots is None.
+
+        Raises:
+            TypeError: a size is no integer.
+            ValueError: a size below 1, or no slots for a layer without a window.
+        """
+        ring = slots is None
+        slots = self.window if slots is None else slots
+        if slots is None:
+            raise ValueError("slots must be given for a layer without a window; got None")
+        like = self.key.weight
+        where: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
+        return KVCache(batch_size, self.kv_heads, slots, self.head_width, ring=ring, **where)
+
+    def segment_memory(self, batch_size: int = 1, slots: int = 64) -> SegmentMemory:
+        """Return an empty `SegmentMemory` of the last `slots` inputs.
+
+        Raises:
+            TypeError: a size is no integer.
+            ValueError: a negative size.
+        """
+        checks.integer("batch_size", batch_size, 0)
+        checks.integer("slots", slots, 0)
+        like = self.key.weight
+        seen = torch.zeros(batch_size, dtype=torch.long, device=like.device)
+        return SegmentMemory(like.new_zeros(batch_size, slots, self.width), seen)
+
+    @overload
+    def forward(
+        self, x: Tensor, memory: M = ..., *, lengths: Tensor | None = ...,
+        need_weights: Literal[False] = ...,
+    ) -> tuple[Tensor, M]: ...  # fmt: skip
+
+    @overload
+    def forward(
+        self, x: Tensor, memory: M = ..., *, lengths: Tensor | None = ...,
+        need_weights: Literal[True],
+    ) -> tuple[Tensor, M, Tensor]: ...  # fmt: skip
+
+    def forward(
+        self,
+        x: Tensor,
+        memory: Any = None,
+        *,
+        lengths: Tensor | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Any, ...]:
+        """Read what came before, and remember these tokens.
+
+        Args:
+            x: (B, T, D), the next T tokens.
+            memory: what came before: None for nothing, a `KVCache`, which is changed in place, or
+                a `SegmentMemory`, which stays as it is.
+            lengths: (B,) int64 in [0, T]; row b has ``lengths[b]`` tokens, then padding.
+            need_weights: return where each query looked too.
+
+        Returns:
+            Outputs (B, T, D), 0 at padding, and the memory after, which is None, the same cache or
+            a new `SegmentMemory`. With `need_weights` also the weights (B, H, T, N') over the slots
+            of the memory, as far as they are filled and a window reaches, then over the new tokens;
+            one that comes alone, without a gradient, already lies in its slot of the cache.
+
+        Raises:
+            TypeError: wrong dtypes, or a memory of another kind.
+            ValueError: wrong shapes; a cache with too few free slots; a position beyond a learned
+                table; NaN or infinity. After an error the cache is as it was.
+        """
+        checks.tensor("x", x)
+        checks.shape("x", x, "(B, T, D)", D=self.width)
+        checks.alike(**{"the parameters": self.key.weight, "x": x})
+        if lengths is not None:
+            _check_lengths(lengths, x.shape[0], x.shape[1], x)
+        self._check_memory(memory, x, lengths)
+        y, after, weights = self._step(x, memory, lengths, need_weights)
+        inputs = memory.inputs if isinstance(memory, SegmentMemory) else None
+        checks.finite(y, x=x, memory=inputs)
+        memory = self._commit(memory, after)
+        return (y, memory, weights) if need_weights else (y, memory)
+
+    def _step(
+        self, x: Tensor, memory: LayerMemory, lengths: Tensor | None, need_weights: bool
+    ) -> tuple[Tensor, _New | SegmentMemory | None, Tensor | None]:
+        """Everything but what changes a cache, which is left to `_commit`; trusts its arguments."""
+        tokens = x.shape[1]
+        late = None if lengths is None else _late(lengths, tokens).unsqueeze(-1)
+        both = x = x if late is None else x.masked_fill(late, 0)
+        if isinstance(memory, SegmentMemory):
+            both = torch.cat((memory.inputs, x), dim=1)
+            places = memory._positions(tokens)
+        elif isinstance(memory, KVCache):
+            places = memory._positions(tokens)
+        else:
+            places = torch.arange(tokens, device=x.device).unsqueeze(0)
+        old, marks = places.shape[1] - tokens, self._marks(places, memory)
+
+        query = self._heads(self.query, x, None if marks is None else marks[:, old:])
+        keys = self._heads(self.key, both, marks)
+        values = self.value(both).unflatten(-1, (self.kv_heads, -1)).transpose(1, 2)
+        after: _New | SegmentMemory | None = None
+        if isinstance(memory, KVCache):
+            _check_finite(keys, values, x=x)
+            after = _New(keys, values, lengths)
+            keys, values, mask = memory._join(keys, values, lengths, self.window)
+        else:
+            mask = _visible(places[:, old:], places, self.window)
+        if isinstance(memory, SegmentMemory):
+            after = memory._slide(both, lengths)
+        value, weights = self._look(query, keys, values, mask, need_weights)
+        y = self.output(value.transpose(1, 2).flatten(2))
+        return y if late is None else y.masked_fill(late, 0), after, weights
+
+    def _marks(self, positions: Tensor, memory: LayerMemory = None) -> Tensor | None:
+        """Return what queries and keys know of their positions: (1 or B, T) -> (1 or B, T, ·)."""
+        if self.table is not None:
+            return self.table[positions.clamp(0, len(self.table) - 1)]
+        if self.positions == "none":
+            return None
+        # half precision would not tell large positions apart
+        kind = torch.promote_types(self.key.weight.dtype, torch.float32)
+        shape = self.head_width, self.base, kind
+        if isinstance(memory, KVCache) and positions.numel() == 1 and (bounds := memory._bounds()):
+            return _turn_at(bounds[0], positions.device, torch.is_inference_mode_enabled(), *shape)
+        return _turns(positions, *shape)
+
+    def _heads(self, linear: nn.Linear, x: Tensor, marks: Tensor | None) -> Tensor:
+        """Queries or keys: (B, T, D), (1 or B, T, ·) -> (B, heads, T, M)."""
+        x = x if marks is None or self.table is None else x + marks
+        heads: Tensor = linear(x).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+        return heads if marks is None or self.table is not None else _rotate(heads, marks)
+
+    def _look(
+        self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Read; the query heads of one key/value head are so many queries of one memory."""
+        tokens, shared = query.shape[2], self.heads // self.kv_heads
+        query = query.unflatten(1, (self.kv_heads, shared)).flatten(2, 3)  # (B, G, H/G * T, M)
+        if mask is not None and shared > 1:
+            mask = mask.repeat(1, 1, shared, 1)
+        value, weights = _attend(query, keys, values, mask=mask, need_weights=need_weights)
+        value = value.unflatten(2, (shared, tokens)).flatten(1, 2)
+        if weights is not None:
+            weights = weights.unflatten(2, (shared, tokens)).flatten(1, 2)
+        return value, weights
+
+    def _commit(self, memory: LayerMemory, after: _New | SegmentMemory | None) -> LayerMemory:
+        if isinstance(memory, KVCache) and isinstance(after, _New):
+            memory._commit(*after)
+            return memory
+        return after if isinstance(after, SegmentMemory) else None
+
+    def _check_memory(self, memory: object, x: Tensor, lengths: Tensor | None) -> None:
+        """Refuse a memory that is not of this layer, or too full."""
+        batch, tokens = x.shape[:2]
+        if memory is None:
+            self._check_positions(0, tokens, lengths)
+        elif isinstance(memory, KVCache):
+            sizes = {"B": batch, "G": self.kv_heads, "N": memory.slots, "M": self.head_width}
+            for name, value in (("keys", memory.keys), ("values", memory.values)):
+                checks.shape(f"memory.{name}", value, "(B, G, N, M)", **sizes)
+                checks.alike(**{"x": x, f"memory.{name}": value})
+            if memory.ring and (self.window is None or memory.slots < self.window):
+                rule = "no ring for a layer without a window"
+                if self.window is not None:
+                    rule = f"a ring of at least the {self.window} slots of the window"
+                raise ValueError(f"memory must be {rule}; got a ring of {memory.slots} slots")
+            memory._check_room(tokens, lengths)
+            self._check_positions(memory.lengths, tokens, lengths)
+        elif isinstance(memory, SegmentMemory):
+            checks.tensor("memory.inputs", memory.inputs)
+            checks.shape("memory.inputs", memory.inputs, "(B, N, D)", B=batch, D=self.width)
+            checks.alike(**{"x": x, "memory.inputs": memory.inputs})
+            _check_lengths(memory.seen, batch, None, x, "memory.seen")
+            self._check_positions(memory.seen, tokens, lengths)
+        else:
+            kind = type(memory).__name__
+            raise TypeError(f"memory must be a KVCache, a SegmentMemory or None; got {kind}")
+
+    def _check_positions(self, seen: Tensor | int, tokens: int, lengths: Tensor | None) -> None:
+        if self.table is None:
+            return
+        after, length = seen + (tokens if lengths is None else lengths), len(self.table)
+        if checks.anywhere(after > length) if isinstance(after, Tensor) else after > length:
+            last = int(after.max() if isinstance(after, Tensor) else after) - 1
+            raise ValueError(f"positions must be below length = {length}; got {last}")
+
+    def _reset_table(self) -> None:
+        if self.table is not None:
+            nn.init.normal_(self.table, std=SCALE)
+
+    def extra_repr(self) -> str:
+        """Return the sizes shown by ``print(module)``."""
+        return (
+            f"{self.width}, heads={self.heads}, kv_heads={self.kv_heads}, "
+            f"head_width={self.head_width}, positions={self.positions!r}, window={self.window}"
+        )
+
+
+class FeedForward(nn.Module):
+    r"""The other layer of a Transformer, a memory learned in training: :math:`f(x K^T)\, V`.
+
+    Its N hidden units are slots; the activation f makes weights of the similarities, and the
+    output is `memlib.read` of the values by these weights. With f = softmax it is
+    `memlib.attend`; with f = relu the weights need not sum to 1, and it is the feed-forward layer
+    of Vaswani et al. 2017 without its biases.
+
+    Args:
+        width: width D of inputs, keys and values.
+        slots: number of slots N.
+        activation: "relu", "gelu" or "softmax".
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Raises:
+        TypeError: a size is no integer, or the dtype not real.
+        ValueError: a size below 1, or an unknown activation.
+
+    Source:
+        Geva et al. 2021, section 2 (arXiv 2012.14913).
+
+    Example:
+        >>> import torch
+        >>> from memlib import FeedForward, attend
+        >>> layer = FeedForward(width=4, slots=16, activation="softmax")
+        >>> x = torch.randn(2, 3, 4)
+        >>> torch.allclose(layer(x), attend(x, layer.keys, layer.values, measure="dot"), atol=1e-6)
+        True
+    """
+
+    def __init__(
+        self,
+        width: int,
+        slots: int,
+        *,
+        activation: Activation = "relu",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        checks.integer("width", width, 1)
+        checks.integer("slots", slots, 1)
+        checks.choice("activation", activation, ("relu", "gelu", "softmax"))
+        like = torch.empty(0, device=device, dtype=dtype)
+        checks.tensor("dtype", like)
+        self.activation = activation
+        self.keys = nn.Parameter(like.new_empty(slots, width))
+        self.values = nn.Parameter(like.new_empty(slots, width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new parameters: on the scale of linear layers."""
+        slots, width = self.keys.shape
+        nn.init.uniform_(self.keys, -(width**-0.5), width**-0.5)
+        nn.init.uniform_(self.values, -(slots**-0.5), slots**-0.5)
+
+    def address(self, x: Tensor) -> Tensor:
+        """Return how much each slot has to say, (..., T, D) -> (..., T, N).
+
+        Raises:
+            TypeError: wrong dtypes.
+            ValueError: wrong shapes, or NaN.
+        """
+        checks.tensor("x", x)
+        checks.shape("x", x, "(..., T, D)", D=self.keys.shape[1])
+        checks.alike(**{"the parameters": self.keys, "x": x})
+        weights = self._address(x)
+        checks.finite(weights, x=x)
+        return weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Read the memory by `address`, (..., T, D) -> (..., T, D).
+
+        Raises:
+            TypeError: wrong dtypes.
+            ValueError: wrong shapes, or NaN.
+        """
+        return _read(self.address(x), self.values)
+
+    def _look(self, x: Tensor) -> Tensor:
+        return _read(self._address(x), self.values)
+
+    def _address(self, x: Tensor) -> Tensor:
+        if self.activation == "softmax":
+            return _address(x, self.keys, "dot")
+        scores = _similarity(x, self.keys, "dot")
+        return F.relu(scores) if self.activation == "relu" else F.gelu(scores)
+
+    def extra_repr(self) -> str:
+        """Return the sizes shown by ``print(module)``."""
+        slots, width = self.keys.shape
+        return f"{width}, slots={slots}, activation={self.activation!r}"
+
+
+def _turns(positions: Tensor, width: int, base: float, kind: torch.dtype) -> Tensor:
+    """Return the cosines that numbers i and i + M/2 share, then their sines with the signs.
+
+    Shapes: (..., T) -> (..., T, 2 M).
+    """
+    half = width // 2
+    rates = base ** (torch.arange(half, dtype=kind, device=positions.device) / -half)
+    angles = positions.unsqueeze(-1) * rates
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos, -sin, sin), dim=-1)
+
+
+@lru_cache(maxsize=8)
+def _turn_at(
+    position: int, device: torch.device, inference: bool, width: int, base: float, kind: torch.dtype
+) -> Tensor:
+    """`_turns` for one token, which all layers of a model ask for in a step of decoding.
+
+    What was made in inference mode may be used in inference mode alone, so they are kept apart.
+    """
+    return _turns(torch.full((1, 1), position, device=device), width, base, kind)
+
+
+def _rotate(x: Tensor, turns: Tensor) -> Tensor:
+    """Turn the pairs of numbers i and i + M/2 of (B, H, T, M) by these angles."""
+    cos, sin = turns.unsqueeze(1).chunk(2, dim=-1)
+    wide = x.to(turns.dtype)
+    return torch.addcmul(wide * cos, wide.roll(x.shape[-1] // 2, dims=-1), sin).to(x.dtype)
+
+
+def _check_divides(name: str, value: int, of: str, whole: int) -> None:
+    if whole % value:
+        raise ValueError(f"{of} must be a multiple of {name}; got {of} = {whole}, {name} = {value}")
