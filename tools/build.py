@@ -90,54 +90,53 @@ class Book:
             toc = f"format: jb-book\nroot: book/{self.only}\n"
             (self.source / "_toc.yml").write_text(toc, encoding="utf-8")
 
-    def notebooks(self) -> list[Path]:
-        """The stored notebooks that this build is about."""
-        found = [p for p in files(ROOT / "book") if p.suffix == ".ipynb"]
-        return [p for p in found if self.only in (None, p.stem)]
+    def notebooks(self) -> dict[str, Path]:
+        """The stored notebooks that this build is about, by name: from book/ on, without suffix."""
+        book = ROOT / "book"
+        found = [path for path in files(book) if path.suffix == ".ipynb"]
+        names = {p.relative_to(book).with_suffix("").as_posix(): p for p in found}
+        return {name: p for name, p in names.items() if self.only in (None, name)}
 
     def execute(self) -> None:
         """Executes the notebooks whose key has changed, and records key and cost of each."""
         records = _load(self.records)
         shared = digest([ROOT / name for name in SHARED if (ROOT / name).exists()], ROOT)
-        stored = {self.staged(p): p for p in self.notebooks()}
-        keys = {copy: digest([p], ROOT) + shared for copy, p in stored.items()}
-        stale = [copy for copy in keys if records.get(copy.stem, {}).get("key") != keys[copy]]
+        stored = self.notebooks()
+        copies = {name: self.source / path.relative_to(ROOT) for name, path in stored.items()}
+        keys = {name: digest([path], ROOT) + shared for name, path in stored.items()}
+        stale = [name for name in keys if records.get(name, {}).get("key") != keys[name]]
         # The longest first: it would be waited for alone at the end.
-        stale.sort(key=lambda copy: -records.get(copy.stem, {}).get("cpu", float("inf")))
-        again: list[Path] = []
+        stale.sort(key=lambda name: -records.get(name, {}).get("cpu", float("inf")))
+        again: list[str] = []
 
-        def done(copy: Path, cost: Cost, failure: Failure | None) -> None:
+        def done(name: str, cost: Cost, failure: Failure | None) -> None:
             if failure is not None:
-                self.failures.append(failure.told(copy.stem))
-                _write_banner(stored[copy], copy, failure.section)
+                self.failures.append(failure.told(name))
+                _write_banner(stored[name], copies[name], failure.section)
                 return
-            if faults := cost.over(copy.stem):
-                if self.enforce and copy not in again:  # it may have had heavy neighbors
-                    again.append(copy)
+            if faults := cost.over(name):
+                if self.enforce and name not in again:  # it may have had heavy neighbors
+                    again.append(name)
                     return
-                self.over.append((copy.stem, cost))
+                self.over.append((name, cost))
                 if self.enforce:
-                    self.failures += [f"book/{copy.stem}.ipynb took {fault}" for fault in faults]
+                    self.failures += [f"book/{name}.ipynb took {fault}" for fault in faults]
                     return
-            _strip_times(copy)
-            records[copy.stem] = {"key": keys[copy], **asdict(cost)}
+            _strip_times(copies[name])
+            records[name] = {"key": keys[name], **asdict(cost)}
             self._record(records)
 
-        for copy in stale:
-            records.pop(copy.stem, None)
-            _copy(stored[copy], copy)
+        for name in stale:
+            records.pop(name, None)
+            _copy(stored[name], copies[name])
         self._record(records)
         if stale:
-            notebooks.execute(stale, self.work, done)
-        for copy in list(again):
-            print(f"{copy.stem} went over its budget: once more, alone", flush=True)
-            _copy(stored[copy], copy)
-            notebooks.execute([copy], self.work, done)
+            notebooks.execute({name: copies[name] for name in stale}, self.work, done)
+        for name in list(again):
+            print(f"{name} went over its budget: once more, alone", flush=True)
+            _copy(stored[name], copies[name])
+            notebooks.execute({name: copies[name]}, self.work, done)
         print(f"executed {len(stale)} of {len(keys)} notebooks", flush=True)
-
-    def staged(self, path: Path) -> Path:
-        """Where a stored notebook is executed."""
-        return self.source / path.relative_to(ROOT)
 
     def _record(self, records: dict[str, Any]) -> None:
         self.records.write_text(json.dumps(records, indent=1), encoding="utf-8")
@@ -160,7 +159,7 @@ class Book:
             )
             return
         html = self.work / "_build" / "html"
-        for path in self.notebooks():  # the download button gives what is stored
+        for path in self.notebooks().values():  # the download button gives what is stored
             _copy(path, html / "_sources" / path.relative_to(ROOT))
         self.out.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(html, self.out)

@@ -76,6 +76,7 @@ class Failure:
 class Run:
     """One notebook under way; `end` says how it went once the process is done."""
 
+    name: str  # from book/ on, without suffix
     path: Path  # executed in place
     scratch: Path
     process: subprocess.Popen[bytes] = field(init=False)
@@ -84,10 +85,10 @@ class Run:
     hung: bool = False
 
     def __post_init__(self) -> None:
-        logs = self.scratch / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        self.name = self.path.stem
-        self.log, self.state_file = (logs / f"{self.name}.{kind}" for kind in ("log", "state"))
+        self.log, self.state_file = (
+            self.scratch / "logs" / f"{self.name}.{kind}" for kind in ("log", "state")
+        )
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         self.state_file.unlink(missing_ok=True)
         settings = {
             "NOTEBOOK_STATE": str(self.state_file),
@@ -200,23 +201,23 @@ def room(running: list[Run]) -> bool:
 
 
 def execute(
-    paths: list[Path], scratch: Path, done: Callable[[Path, Cost, Failure | None], None]
+    paths: dict[str, Path], scratch: Path, done: Callable[[str, Cost, Failure | None], None]
 ) -> None:
     """Executes notebooks in place, in this order, and calls `done` as each one ends."""
-    waiting, running = list(paths), list[Run]()
+    waiting, running = list(paths.items()), list[Run]()
     form = "{desc}: {n_fmt} of {total_fmt} done |{bar}| {elapsed}{postfix}"
     bar = tqdm(desc="notebooks", total=len(paths), disable=None, bar_format=form)
     try:
         while waiting or running:
             while waiting and room(running):
-                running.append(Run(waiting.pop(0), scratch))
+                running.append(Run(*waiting.pop(0), scratch))
             time.sleep(0.2)
             for run in [run for run in running if run.ended()]:
                 running.remove(run)
                 cost, failure = run.end()
                 ending = "failed" if failure else "done"
                 tqdm.write(f"{run.name}: {ending}, {cost}", file=sys.stdout)
-                done(run.path, cost, failure)
+                done(run.name, cost, failure)
                 bar.update()
             bar.set_postfix_str(", ".join(map(str, running)), refresh=False)
     finally:

@@ -67,10 +67,16 @@ def cell(root: Path = ROOT) -> dict[str, Any]:
     return made
 
 
+def stored(book: Path = ROOT / "book") -> list[Path]:
+    """The notebooks of the book, in its folder and in those below it."""
+    found = sorted(book.rglob("*.ipynb"))
+    return [path for path in found if ".ipynb_checkpoints" not in path.parts]
+
+
 def write(root: Path = ROOT) -> list[Path]:
     """Puts the cell into every notebook, before the first code cell if it is missing, and folds."""
     changed = []
-    for path in sorted((root / "book").glob("*.ipynb")):
+    for path in stored(root / "book"):
         old = path.read_text()
         notebook = json.loads(old)
         cells = notebook["cells"]

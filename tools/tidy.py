@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import posixpath
 import re
 import unicodedata
 from pathlib import Path
@@ -26,7 +27,7 @@ KEPT = ("mystnb", "tags")  # of a cell's metadata; folds.py writes the rest from
 ID = re.compile(r"(?![0-9a-f]{8}(-[0-9a-f-]+)?$)[a-z][a-z0-9]*(-[a-z0-9]+)*")  # words, not chance
 DISPLAY = re.compile(r'(?:<a id="(?P<name>[\w-]+)"></a>\s+)?\$\$(?P<tex>.+?)\$\$', re.S)
 TAG = re.compile(r"\s*\\tag\{[^}]*\}")
-REFERENCE = re.compile(r"\[\(\d*\)\]\((?P<file>[\w.-]*)#(?P<name>[\w-]+)\)")
+REFERENCE = re.compile(r"\[\(\d*\)\]\((?P<file>[\w./-]*)#(?P<name>[\w-]+)\)")
 Notebook = dict[str, Any]
 Numbers = dict[tuple[str, str], int]  # (file, anchor) -> number of the equation
 
@@ -105,7 +106,8 @@ def refer(text: str, file: str, numbers: Numbers) -> str:
     """The text with the number of each equation that it links to."""
 
     def numbered(found: re.Match[str]) -> str:
-        now = numbers.get((found["file"] or file, found["name"]))
+        there = posixpath.join(posixpath.dirname(file), found["file"]) if found["file"] else file
+        now = numbers.get((posixpath.normpath(there), found["name"]))
         return f"[({now})]({found['file']}#{found['name']})" if now else found[0]
 
     return REFERENCE.sub(numbered, text)
@@ -116,21 +118,24 @@ def book(folder: Path) -> dict[Path, str]:
     notebooks = {path: clean(json.loads(path.read_text("utf-8"))) for path in _all(folder, "ipynb")}
     numbers: Numbers = {}
     for path, notebook in notebooks.items():
-        numbers |= number(notebook, path.name)
+        numbers |= number(notebook, path.relative_to(folder).as_posix())
     for path, notebook in notebooks.items():
         for cell in notebook["cells"]:
             if cell["cell_type"] == "markdown":
-                text = refer("".join(cell["source"]), path.name, numbers)
+                name = path.relative_to(folder).as_posix()
+                text = refer("".join(cell["source"]), name, numbers)
                 cell["source"] = text.splitlines(keepends=True)
     pages = {
-        path: refer(path.read_text("utf-8"), path.name, numbers) for path in _all(folder, "md")
+        path: refer(path.read_text("utf-8"), path.relative_to(folder).as_posix(), numbers)
+        for path in _all(folder, "md")
     }
     pages[folder / "references.md"] = references.page(folder / "references.bib")
     return pages | {path: dump(notebook) for path, notebook in notebooks.items()}
 
 
 def _all(folder: Path, suffix: str) -> list[Path]:
-    return sorted(folder.glob(f"*.{suffix}"))
+    found = sorted(folder.rglob(f"*.{suffix}"))
+    return [path for path in found if ".ipynb_checkpoints" not in path.parts]
 
 
 def write(folder: Path) -> list[Path]:

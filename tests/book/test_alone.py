@@ -19,7 +19,7 @@ import setup_cell
 import sites
 
 BOOK = setup_cell.ROOT / "book"
-NOTEBOOKS = sorted(path.stem for path in BOOK.glob("*.ipynb"))
+NOTEBOOKS = [path.relative_to(BOOK).with_suffix("").as_posix() for path in setup_cell.stored()]
 CHEAP = "models"  # it reads records and shows a quiz
 SECONDS = 600  # a notebook takes one or two minutes; the machine may be busy
 

@@ -21,7 +21,7 @@ CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TEXT = {
-    path: path.read_text(encoding="utf-8") for path in [*BOOK.glob("*.ipynb"), *BOOK.glob("*.md")]
+    path: path.read_text(encoding="utf-8") for path in [*setup_cell.stored(), *BOOK.rglob("*.md")]
 }
 
 
@@ -35,7 +35,7 @@ def test_contents_list_every_page_once() -> None:
     chapters = [chapter for part in TOC["parts"] for chapter in part["chapters"]]
     listed = [TOC["root"], *(c["file"] for c in chapters)]
     listed += [section["file"] for c in chapters for section in c.get("sections", ())]
-    written = sorted(f"book/{path.stem}" for path in TEXT)
+    written = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in TEXT)
     assert sorted(listed) == written
 
 

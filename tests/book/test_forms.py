@@ -17,8 +17,8 @@ import yaml
 from markdown_it import MarkdownIt
 
 BOOK = setup_cell.ROOT / "book"
-NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
-PAGES = sorted(BOOK.glob("*.md"))
+NOTEBOOKS = setup_cell.stored()
+PAGES = sorted(BOOK.rglob("*.md"))
 CONFIG = yaml.safe_load((setup_cell.ROOT / "_config.yml").read_text())["sphinx"]["config"]
 COMMONMARK = MarkdownIt("commonmark").enable("table")
 CODE = re.compile(r"^(`{3,}|~{3,})[^\n]*\n.*?^\1`*$|(?<!`)(`+)(?!`).+?(?<!`)\2(?!`)", re.M | re.S)

@@ -15,8 +15,8 @@ import pytest
 import setup_cell
 
 BOOK = setup_cell.ROOT / "book"
-NOTEBOOKS = sorted(BOOK.glob("*.ipynb"))
-NAMES = [path.stem for path in NOTEBOOKS]
+NOTEBOOKS = setup_cell.stored()
+NAMES = [path.relative_to(BOOK).with_suffix("").as_posix() for path in NOTEBOOKS]
 TEMPLATE = [
     *("Goals", "A first look", "Predict before you run", "The idea in words", "The equations"),
     *("From scratch in NumPy", "The same in memlib", "An experiment", "Watching the memory"),

@@ -18,7 +18,7 @@ import setup_cell
 from playwright.sync_api import Browser
 
 BOOK = setup_cell.ROOT / "book"
-NOTEBOOKS = sorted(path.stem for path in BOOK.glob("*.ipynb"))
+NOTEBOOKS = [path.relative_to(BOOK).with_suffix("").as_posix() for path in setup_cell.stored()]
 CHEAP = "key_value"  # it has figures, an animation, a quiz and solutions
 pytestmark = pytest.mark.timeout(900)
 
