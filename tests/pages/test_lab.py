@@ -79,6 +79,11 @@ PLANTED = {
     "undrawn formula": (words("so $$x is"), "$$"),
     "wrong formula": (words(r"$$\softmax x$$"), "formula"),
     "dead link": (words("a [slot](#term-slot)"), "dead link: #term-slot"),
+    "link to no file": (words("a [chapter](none.ipynb)"), "none.ipynb: 404"),
+    "link out of an output": (
+        code("from IPython.display import HTML\nHTML('<a href=none.html>more</a>')"),
+        "none.html: 404",
+    ),
     "open solution": (words("<details open>\n<summary>S</summary>\n\nx\n</details>"), "open:"),
     "open cell": (code("1", tags=["hide-cell"]), "open"),
     "folded cell": (code("1", **FOLD), "folded"),
@@ -124,6 +129,6 @@ def test_each_gate_catches_its_fault(
 
 
 def test_a_notebook_without_pictures_is_found(browser: Browser, base: str, folder: Path) -> None:
-    store(folder, "bare", GOOD[:1])
+    store(folder, "bare", [*GOOD[:2], code("def draw():\n    teaching.show(fig)")])
     with lab.notebook(browser, base, "bare") as (one, _):
         assert "no picture at all" in lab.results(one)
