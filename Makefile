@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.stamp
 export OMP_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
-.PHONY: help book lab test pages serve lint bench twice links address lock clean
+.PHONY: help book lab test pages notebooks serve lint bench twice links address lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,6 +28,9 @@ test: lint  ## ruff, mypy, all tests with coverage, the doctests and every noteb
 
 pages: book  ## every built page in headless Chromium: light and dark, wide and narrow
 	$(BIN)/python -m pytest tests/pages -n 2
+
+notebooks: $(STAMP)  ## every notebook in JupyterLab in a browser, and alone in an empty folder
+	NIGHTLY=1 $(BIN)/python -m pytest tests/pages/test_lab.py tests/test_alone.py
 
 serve: book  ## look at the book on http://localhost:8000
 	$(BIN)/python -m http.server --bind localhost --directory _build/html 8000

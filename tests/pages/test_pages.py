@@ -70,6 +70,28 @@ def test_quizzes_lead_to_pages() -> None:
     assert dead('<p class="ml-more">Read more: <a href="intro.ipynb#the-idea">') == ["intro.ipynb"]
 
 
+LABELS = {"Answer", "Code", "Every answer explained", "Output", "Solution"}
+
+
+def labels(html: str) -> set[str]:
+    """What the folds of a page are called, open or shut."""
+    summaries = re.findall(r"<summary[^>]*>(.*?)</summary>", html, flags=re.S)
+    words = (re.findall(r"[^<>]+(?=<|$)", summary) for summary in summaries)
+    return {word.strip() for found in words for word in found if word.strip()}
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_folds_are_labelled_alike_and_the_set_up_cell_is_not_shown(path: str) -> None:
+    html = (HTML / path).read_text(encoding="utf-8")
+    assert labels(html) <= LABELS
+    assert "Set-up, to run first" not in re.sub("<[^>]+>", "", html)
+
+
+def test_a_label_of_another_kind_is_found() -> None:
+    planted = '<summary aria-label="x">\n<p>Show code cell content</p>\n<p>Code</p>\n</summary>'
+    assert labels(planted) - LABELS == {"Show code cell content"}
+
+
 def test_readme_shows_the_picture_of_the_introduction() -> None:
     drawn = picture.source().replace("\n", "")
     stored = picture.PICTURE.read_text().replace("\n", "")
