@@ -17,7 +17,7 @@ export COVERAGE_FILE := $(OUT)/.build/coverage
 export HYPOTHESIS_STORAGE_DIRECTORY := $(OUT)/.build/hypothesis
 export MEMLIB_PAGES := $(OUT)/_build/html
 .DEFAULT_GOAL := help
-.PHONY: help environment book lab test pages serve tidy lint bench twice links address lock clean
+.PHONY: help environment book lab test pages notebooks serve tidy lint bench twice links address lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -37,6 +37,9 @@ test: lint  ## ruff, mypy, all tests with coverage, the doctests and every noteb
 
 pages: book  ## every built page in headless Chromium: light and dark, wide and narrow
 	$(RUN) -m pytest tests/pages -n 2
+
+notebooks: environment  ## every notebook in JupyterLab in a browser, and alone in an empty folder
+	NIGHTLY=1 $(RUN) -m pytest tests/pages/test_lab.py tests/book/test_alone.py
 
 serve: book  ## look at the book on http://localhost:8000
 	$(RUN) -m http.server --bind localhost --directory "$(OUT)/_build/html" 8000

@@ -18,6 +18,7 @@ MATHJAX = {  # all of it that is loaded: where it lies in the package -> where i
 BODY = {  # what the extensions write -> what HTML and ARIA ask for
     r' id="(exercise|solution)-content"': "",  # one id for all of them
     '<summary aria-label="Toggle hidden content">': "<summary>",  # else its words are not read out
+    r'(<p class="ml-more">Read more: <a href="[^"#]+)\.ipynb': r"\1.html",  # for Jupyter a notebook
 }
 # What a fold of a code cell is called; those that are hidden whole are the solutions.
 LABELS = {"all": "Solution", "input": "Code", "output": "Output", "input+output": "Code"}

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 from memlib.teaching import svg
 from memlib.teaching.figures import check_label, definitions, display_html, svg_tag
-from memlib.teaching.style import FIGURE_CSS, THEME_CSS
+from memlib.teaching.style import FIGURE_CSS, KEYS, THEME_CSS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -191,7 +191,7 @@ def _controls(frames: int) -> str:
         f'<svg viewBox="0 0 16 16" aria-hidden="true"><path d="{path}"/></svg></button>'
         for label, path in ICONS.items()
     )
-    slider = f'<input type="range" min="0" max="{frames - 1}" value="0" step="1" aria-label="Step">'
+    slider = f'<input type="range" max="{frames - 1}" value="0" aria-label="Step" {KEYS}>'
     count = f'<span class="ml-count" aria-hidden="true">1 / {frames}</span>'
     return f'<div class="ml-bar" hidden>{buttons}{slider}{count}</div>'
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from memlib.teaching.figures import display_html
 from memlib.teaching.files import find
-from memlib.teaching.style import THEME_CSS
+from memlib.teaching.style import KEYS, THEME_CSS
 
 TYPES = ("multiple_choice", "many_choice", "numeric")
 _ID = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
@@ -254,7 +254,7 @@ def _item_html(item: dict[str, Any], number: int, root: str) -> str:
         )
     else:
         options = "".join(
-            f'<label class="ml-option"><input type="{kind}" name="{key}">'
+            f'<label class="ml-option"><input type="{kind}" name="{key}" {KEYS}>'
             f"<span>{rich(answer['answer'])}</span></label>"
             for answer in item["answers"]
         )

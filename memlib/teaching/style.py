@@ -24,6 +24,7 @@ THEME_CSS = """\
 [data-jp-theme-light=false],html[theme=dark],[data-vscode-theme-kind=vscode-dark]\
 {--ml-accent:#4cc9da;--ml-second:#ff9d5c;--ml-muted:#9aa5b1}
 """
+KEYS = 'data-lm-suppress-shortcuts="true"'  # on an input: its keys are no shortcuts of JupyterLab
 FIGURE_CSS = """\
 .ml-figure,.ml-player{margin:1rem 0;overflow:visible;color:inherit;text-align:center}
 .ml-svg{display:block;width:100%;height:auto;margin:0 auto}

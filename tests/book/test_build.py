@@ -560,7 +560,9 @@ def test_options_reach_pip_and_settings_that_lead_it_astray_do_not(
     for name in environment.LOCKED:
         (root / name).write_text("one==1\ntwo==2\n")
     one = environment.Environment(root / ".venv", root, ("--extra-index-url", "an index"))
-    one.python.write_text(f'#!/bin/sh\nenv >> "{root}/env"\nfor a; do echo "$a"; done >> "{root}/calls"\n')
+    one.python.write_text(
+        f'#!/bin/sh\nenv >> "{root}/env"\nfor a; do echo "$a"; done >> "{root}/calls"\n'
+    )
     one.python.chmod(0o755)
     for name in ("PIP_USER", "PYTHONHOME", "PIP_TARGET", "PYTHONPATH"):
         monkeypatch.setenv(name, "to nowhere")

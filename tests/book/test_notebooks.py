@@ -240,7 +240,9 @@ def test_quiz(path: Path) -> None:
         assert all(len(text.split()) >= 3 for text in feedback), item["id"]
         if "chapter" in item:
             page = item["chapter"]["href"].partition("#")[0]
-            assert not page or list(BOOK.glob(page.replace(".html", ".*"))), page
+            assert (BOOK / page).is_file(), (
+                page
+            )  # JupyterLab finds no heading by a name in lower case
 
 
 def test_understanding_asks_the_eight_questions() -> None:

@@ -43,6 +43,7 @@ RUN = "async () => await window.jupyterapp.commands.execute('notebook:run-all-ce
 CELLS = """() => window.panel.content.widgets.map(cell => ({
     id: cell.model.id,
     cell_type: cell.model.type,
+    source: cell.model.sharedModel.getSource(),
     metadata: cell.model.sharedModel.toJSON().metadata,
     hidden: cell.inputHidden,
     code: [...cell.node.querySelectorAll('.cm-content')].some(e => e.checkVisibility()),
@@ -70,6 +71,7 @@ TEXTS = r"""() => window.panel.content.widgets.filter(cell => cell.model.type ==
     for (const e of copy.querySelectorAll('code, pre, mjx-container, .MathJax')) e.remove();
     return {id: cell.model.id, text: copy.textContent, faults};
 })"""
+LINKS = """() => [...window.panel.node.querySelectorAll('.jp-Cell a[href]')].map(e => e.href)"""
 RAW = re.compile(  # what another renderer would read, and JupyterLab shows as it stands
     r"""\{[a-z]+(:[a-z]+)?\}"""  # a role or a directive: {cite:p}, {eq}, {note}
     r"""|\(eq-[\w-]+\)"""  # the label of an equation
@@ -142,8 +144,9 @@ def notebook(browser: Browser, base: str, name: str) -> Iterator[tuple[checks.Vi
 
 def results(one: checks.Visit) -> list[str]:
     """No cell ends in an error or a warning, and every picture that it shows is drawn."""
-    found, pictures = [], 0
+    found, pictures, wanted = [], 0, False
     for cell in one.page.evaluate(CELLS):
+        wanted |= any(f"teaching.{show}(" in cell["source"] for show in ("show", "animate"))
         for output in cell["outputs"]:
             if output["output_type"] == "error":
                 found.append(f"{cell['id']}: {output['ename']}: {output['evalue'][:200]}")
@@ -153,7 +156,7 @@ def results(one: checks.Visit) -> list[str]:
         pictures += shown
         if cell["drawn"] < shown:
             found.append(f"{cell['id']}: {shown} pictures, {cell['drawn']} drawn")
-    return found if pictures else [*found, "no picture at all"]
+    return [*found, "no picture at all"] if wanted and not pictures else found
 
 
 def _pictures(output: dict[str, Any]) -> int:
@@ -184,11 +187,19 @@ def text(one: checks.Visit) -> list[str]:
 
 
 def _text(one: checks.Visit) -> list[str]:
-    found = []
+    found = checks.math(one)  # in quizzes
     for cell in one.page.evaluate(TEXTS):
         raw = (f"raw: {match[0]!r}" for match in RAW.finditer(cell["text"]))
         found += [f"{cell['id']}: {fault}" for fault in [*cell["faults"], *raw]]
     return found
 
 
-GATES = (checks.requests, checks.errors, results, folded, text)
+def links(one: checks.Visit) -> list[str]:
+    """Every link to a file of the book, in the text or in a quiz, leads to one."""
+    own = [href for href in one.page.evaluate(LINKS) if href.startswith(one.base)]
+    found = {href.partition("#")[0] for href in own}
+    asked = {href: one.page.request.get(href).status for href in sorted(found)}
+    return [f"dead link: {href}: {status}" for href, status in asked.items() if status != 200]
+
+
+GATES = (checks.requests, checks.errors, results, folded, links, text)

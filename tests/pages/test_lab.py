@@ -66,6 +66,7 @@ def words(source: str) -> dict[str, Any]:
 FOLD = {"jupyter": {"source_hidden": True}}
 GOOD = [
     words('# Title\n\n<a id="eq-a"></a>\n\n$$a = b \\tag{1}$$\n\nBy [(1)](#eq-a), $a$ is `{b}`.'),
+    words("A [slot](notation.md#term-slot) ([Graves *et al.*, 2014](references.md#graves2014))."),
     words("<details>\n<summary>Solution</summary>\n\nIt is $b$.\n\n</details>"),
     code(PICTURE),
     code("1", tags=["hide-cell"], **FOLD),
@@ -79,6 +80,11 @@ PLANTED = {
     "undrawn formula": (words("so $$x is"), "$$"),
     "wrong formula": (words(r"$$\softmax x$$"), "formula"),
     "dead link": (words("a [slot](#term-slot)"), "dead link: #term-slot"),
+    "link to no file": (words("a [chapter](none.ipynb)"), "none.ipynb: 404"),
+    "link out of an output": (
+        code("from IPython.display import HTML\nHTML('<a href=none.html>more</a>')"),
+        "none.html: 404",
+    ),
     "open solution": (words("<details open>\n<summary>S</summary>\n\nx\n</details>"), "open:"),
     "open cell": (code("1", tags=["hide-cell"]), "open"),
     "folded cell": (code("1", **FOLD), "folded"),
@@ -120,10 +126,12 @@ def test_each_gate_catches_its_fault(
         found = "\n".join(checks.faults(one, lab.GATES))
     assert not ran
     assert [fault for fault, (_, message) in PLANTED.items() if message not in found] == [], found
-    assert not [line for line in found.splitlines() if line.startswith(("cell-0:", "cell-1:"))]
+    assert not [
+        line for line in found.splitlines() if line.startswith(("cell-0:", "cell-1:", "cell-2:"))
+    ]
 
 
 def test_a_notebook_without_pictures_is_found(browser: Browser, base: str, folder: Path) -> None:
-    store(folder, "bare", GOOD[:1])
+    store(folder, "bare", [*GOOD[:2], code("def draw():\n    teaching.show(fig)")])
     with lab.notebook(browser, base, "bare") as (one, _):
         assert "no picture at all" in lab.results(one)

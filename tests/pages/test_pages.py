@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -54,6 +55,41 @@ def test_page_from_disk(browser: Browser, path: str) -> None:
     with checks.visit(browser, "file://" + quote(str(HTML)), path) as one:
         found = checks.faults(one, (checks.requests, checks.errors, checks.math))
         assert not found + controls.quizzes(one) + controls.players(one)
+
+
+def dead(html: str) -> list[str]:
+    """The links of a page's quiz that lead to no page."""
+    links = re.findall(r'class="ml-more">Read more: <a href="([^"#]+)', html)
+    return [link for link in links if not (HTML / "book" / link).is_file()]
+
+
+def test_quizzes_lead_to_pages() -> None:
+    pages = [(HTML / path).read_text(encoding="utf-8") for path in CHAPTERS]
+    assert sum("Read more: <a" in page for page in pages) >= 3
+    assert [link for page in pages for link in dead(page)] == []
+    assert dead('<p class="ml-more">Read more: <a href="intro.ipynb#the-idea">') == ["intro.ipynb"]
+
+
+LABELS = {"Answer", "Code", "Every answer explained", "Output", "Solution"}
+
+
+def labels(html: str) -> set[str]:
+    """What the folds of a page are called, open or shut."""
+    summaries = re.findall(r"<summary[^>]*>(.*?)</summary>", html, flags=re.S)
+    words = (re.findall(r"[^<>]+(?=<|$)", summary) for summary in summaries)
+    return {word.strip() for found in words for word in found if word.strip()}
+
+
+@pytest.mark.parametrize("path", CHAPTERS)
+def test_folds_are_labelled_alike_and_the_set_up_cell_is_not_shown(path: str) -> None:
+    html = (HTML / path).read_text(encoding="utf-8")
+    assert labels(html) <= LABELS
+    assert "Set-up, to run first" not in re.sub("<[^>]+>", "", html)
+
+
+def test_a_label_of_another_kind_is_found() -> None:
+    planted = '<summary aria-label="x">\n<p>Show code cell content</p>\n<p>Code</p>\n</summary>'
+    assert labels(planted) - LABELS == {"Show code cell content"}
 
 
 def test_readme_shows_the_picture_of_the_introduction() -> None:
