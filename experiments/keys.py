@@ -355,7 +355,10 @@ class _Walker:
 
     def a_class(self, node: ast.ClassDef, scope: Scope, outer: Scope) -> None:
         self.fields(node, scope, outer, leave=("body",))
-        inner = {**scope, **bound(node.body, self.module.package)}
+        own = bound(node.body, self.module.package)
+        for name in self.module.defined.keys() | self.module.imports.keys():
+            own.pop(name, None)  # it may be the one outside that is read
+        inner = {**scope, **own}
         for part in node.body:
             if isinstance(part, ast.AnnAssign):  # a field of a data class or a named tuple
                 self.say("field")
@@ -385,12 +388,11 @@ class _Walker:
         while isinstance(root, ast.Attribute):
             chain.insert(0, root.attr)
             root = root.value
-        there = self.meaning(root.id, scope) if isinstance(root, ast.Name) else None
-        if there is None:
-            if isinstance(root, ast.Name):
-                self.say(f"Name {root.id}")
-            else:
-                self.node(root, scope, outer)
+        there = None
+        if not isinstance(root, ast.Name):
+            self.node(root, scope, outer)
+        elif not (isinstance(root.ctx, ast.Load) and (there := self.meaning(root.id, scope))):
+            self.say(f"Name {root.id}")
         while isinstance(there, Reference) and not there.name and chain:
             there = self.project.resolve((there.module, chain.pop(0)))
         if isinstance(there, Reference):

@@ -7,7 +7,7 @@ they hold what others have published.
 import datetime
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def save(
     """Write ``NAME.json`` to `results` or a folder; return its path, from the repository on."""
     record = {"figures": figures, "command": command, "seed": seed, **origin(maker(command))}
     path = (folder or RESULTS) / f"{name}.json"
-    files.write(path, (json.dumps(record, indent=1) + "\n").encode())
+    files.write(path, layout(record))
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
@@ -45,8 +45,23 @@ def merge(path: Path, record: Mapping[str, Any], key: Sequence[str]) -> None:
     with files.lock(path.parent):
         runs = json.loads(path.read_text())["runs"] if path.exists() else []
         runs = [run for run in runs if place(run) != place(record)] + [record]
-        lines = [json.dumps(run, allow_nan=False) for run in sorted(runs, key=place)]
-        files.write(path, ('{"runs": [\n' + ",\n".join(lines) + "\n]}\n").encode())
+        files.write(path, layout({"runs": sorted(runs, key=place)}))
+
+
+def change(path: Path, how: Callable[[dict[str, Any]], None]) -> None:
+    """Change a record in place, whoever else is writing to it."""
+    with files.lock(path.parent):
+        record = json.loads(path.read_text())
+        how(record)
+        files.write(path, layout(record))
+
+
+def layout(record: Mapping[str, Any]) -> bytes:
+    """Return a record as its file: a line a run, where there are many."""
+    if "runs" not in record:
+        return (json.dumps(record, indent=1) + "\n").encode()
+    lines = [json.dumps(run, allow_nan=False) for run in record["runs"]]
+    return ('{"runs": [\n' + ",\n".join(lines) + "\n]}\n").encode()
 
 
 def maker(command: str) -> str:
