@@ -89,12 +89,12 @@ def verbs(old, new):
         swapped("import math\nimport torch\n", "import torch, math\n"),
         swapped("import torch\n", "import torch as t\n").replace("torch.relu", "t.relu"),
         swapped("import torch\n", "from torch import relu\n").replace("torch.relu", "relu"),
-        swapped("import checks, read", "import read, checks as rules").replace("checks.s", "rules.s"),
+        swapped("checks, read", "read, checks as rules").replace("checks.shape", "rules.shape"),
         swapped("from memlib import checks, read", "import memlib")
         .replace("checks.shape", "memlib.checks.shape")
         .replace("read(x)", "memlib.read(x)"),
         swapped("def run", "__all__ = ['run']\n__version__ = '2'\n\ndef run"),
-        swapped("def run", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    A = 1\ndef run"),
+        swapped("def run", "import typing\nif typing.TYPE_CHECKING:\n    A = 1\ndef run"),
         swapped("def run", "import typing\n@typing.overload\ndef run(x: int) -> int: ...\ndef run"),
         swapped("(x) * scale, torch", "(x)\n        * (scale), torch"),
         swapped("    checks.shape(x)\n", "    import os\n    checks.shape(x)\n"),
@@ -351,15 +351,16 @@ def own_name(word, module):
     return isinstance(word, keys.Reference) and word.module == module
 
 
-def test_what_runs_is_in_the_key(tmp_path):
+def test_what_runs_is_in_the_key(tmp_path, monkeypatch):
     """All functions of the project that a run calls, but of what is left out."""
+    monkeypatch.setitem(ntm.BEYOND, "copy", [{"length": 2}])
     tiny = {"slots": 8, "width": 6, "hidden": 8, "every": 4, "exam": 2, "sequences": 4}
     sets = [w for name, value in tiny.items() for w in ("--set", f"{name}={value}")]
     places = ["--results", str(tmp_path), "--unfinished", str(tmp_path)]
-    called = set()
+    called, root = set(), str(keys.ROOT)
 
     def look(frame, event, _):
-        if event == "call" and Path(frame.f_code.co_filename).is_relative_to(keys.ROOT):
+        if event == "call" and frame.f_code.co_filename.startswith(root):
             called.add((Path(frame.f_code.co_filename), frame.f_lineno))
 
     threads = torch.get_num_threads()
@@ -369,22 +370,25 @@ def test_what_runs_is_in_the_key(tmp_path):
     finally:
         sys.setprofile(None)
         torch.set_num_threads(threads)
+    counted, left = sorted_out(called, "experiments.ntm")
+    assert len(counted) > 20
+    assert not left
+    assert {name for name, _ in sorted_out(called, "experiments.babi")[1]} > {"memlib.ntm"}
+
+
+def sorted_out(called, maker):
+    """What was called at these places, in a module's key and not in it."""
     project = keys.Project(keys.ROOT)
-    closure = project.closure("experiments.ntm")
+    closure = project.closure(maker)
     counted, left = set(), set()
     for path, line in called:
-        if not set(path.relative_to(keys.ROOT).parts) & set(keys.PROJECT):
-            continue  # a test's own
         name = ".".join(path.relative_to(keys.ROOT).with_suffix("").parts)
-        module = project.find(name)
-        if keys.reports(name) or module is None:
-            continue
-        for statement in module.statements:
+        module = project.find(name)  # None of a test
+        for statement in () if module is None or keys.reports(name) else module.statements:
             first = min([statement.lineno, *(d.lineno for d in decorators(statement))])
             if first <= line <= statement.end_lineno:
                 (counted if id(statement) in closure else left).add((name, first))
-    assert len(counted) > 20
-    assert not left
+    return counted, left
 
 
 def decorators(statement):
