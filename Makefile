@@ -1,55 +1,63 @@
 # Memory Attention: the book and its library. `make` lists the targets.
+#   PYTHON=python3.12     another Python than python3
+#   OUT=FOLDER            where .venv, scratch files and pages go, for a checkout that is read-only
+#   PIP="OPTION ..."      options for pip, such as the index of PyTorch's CPU build
 PYTHON ?= python3
-BIN := .venv/bin
-STAMP := .venv/.stamp
+OUT ?= .
+PIP ?=
+RUN := "$(OUT)/.venv/bin/python"
+BUILD := $(RUN) tools/build.py --work "$(OUT)/.build" --out "$(OUT)/_build/html"
+# Nothing of the person's own settings may change a test; tools/surroundings.py does the rest.
+unexport PYTEST_ADDOPTS PYTEST_PLUGINS PYTHONHOME PYTHONPATH PYTHONSTARTUP PIP
 export OMP_NUM_THREADS ?= 1
+export PYTHONUTF8 := 1
+export RUFF_CACHE_DIR := $(OUT)/.build/ruff
+export MYPY_CACHE_DIR := $(OUT)/.build/mypy
+export COVERAGE_FILE := $(OUT)/.build/coverage
+export HYPOTHESIS_STORAGE_DIRECTORY := $(OUT)/.build/hypothesis
+export MEMLIB_PAGES := $(OUT)/_build/html
 .DEFAULT_GOAL := help
-.PHONY: help book test pages serve lint bench twice links address lock clean
+.PHONY: help environment book test pages serve lint bench twice links address lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-$(STAMP): requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed (PYTHON=...)")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	touch $@
+environment:
+	@$(PYTHON) tools/environment.py --out "$(OUT)" -- $(PIP)
 
-book: $(STAMP)  ## execute the notebooks that changed and build the pages into _build/html
-	$(BIN)/python tools/build.py
+book: environment  ## execute the notebooks that changed and build the pages into _build/html
+	@$(BUILD)
 
 test: lint  ## ruff, mypy, all tests with coverage, the doctests and every notebook
-	$(BIN)/python -m pytest --ignore=tests/pages -n 2 --cov --cov-report=term
-	$(BIN)/python tools/build.py run
+	$(RUN) -m pytest --ignore=tests/pages -n 2 --cov --cov-report=term
+	$(BUILD) run
 
 pages: book  ## every built page in headless Chromium: light and dark, wide and narrow
-	$(BIN)/python -m pytest tests/pages -n 2
+	$(RUN) -m pytest tests/pages -n 2
 
 serve: book  ## look at the book on http://localhost:8000
-	$(BIN)/python -m http.server --bind localhost --directory _build/html 8000
+	$(RUN) -m http.server --bind localhost --directory "$(OUT)/_build/html" 8000
 
-lint: $(STAMP)  ## ruff and mypy
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
+lint: environment  ## ruff and mypy
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
 
-bench: $(STAMP)  ## timings beside what a user would pick instead
-	OMP_NUM_THREADS=$$(getconf _NPROCESSORS_ONLN) $(BIN)/python -m benchmarks
+bench: environment  ## timings beside what a user would pick instead
+	OMP_NUM_THREADS=$$(getconf _NPROCESSORS_ONLN) $(RUN) -m benchmarks
 
-twice: $(STAMP)  ## two clean builds in two folders, compared byte for byte
-	$(BIN)/python tools/twice.py
+twice: environment  ## two clean builds in two folders, compared byte for byte
+	$(RUN) tools/twice.py
 
 links: book  ## ask for every outside link (needs the network)
-	cd .build/src && ../../$(BIN)/jupyter-book build . --path-output ../links --builder linkcheck
+	"$(OUT)/.venv/bin/jupyter-book" build "$(OUT)/.build/src" --path-output "$(OUT)/.build/links" \
+		--builder linkcheck
 
-address: $(STAMP)  ## make address URL=https://...: write the repository's address everywhere
-	$(BIN)/python tools/address.py $(URL)
+address: environment  ## make address URL=https://...: write the repository's address everywhere
+	$(RUN) tools/address.py $(URL)
 
 lock:  ## renew requirements.txt with the newest versions that pyproject.toml allows
-	rm -rf .build/lock-env && $(PYTHON) -m venv .build/lock-env
-	.build/lock-env/bin/python -m pip install --quiet hatchling editables ".[book,experiments,store,test]"
-	$(PYTHON) tools/lock.py .build/lock-env/bin/python
+	$(PYTHON) tools/lock.py $(PIP)
 
 clean:  ## remove everything that was made, the environment apart
-	rm -rf .build _build dist .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf "$(OUT)/.build" "$(OUT)/_build" dist

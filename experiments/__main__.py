@@ -35,11 +35,13 @@ def main(arguments: list[str]) -> int:
         print(*listing, sep="\n", file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     from experiments.checkpoints import CheckpointError  # PyTorch is not needed for the list
+    from experiments.progress import never_silent
 
     name, *rest = arguments
     again = shlex.join(word for word in arguments if word != "--fresh")
     try:
-        status = importlib.import_module(f"experiments.{name}").main(rest)
+        with never_silent(name):
+            status = importlib.import_module(f"experiments.{name}").main(rest)
     except KeyboardInterrupt as stop:
         print(f"\n{stop or 'stopped'}; to go on: python -m experiments {again}", file=sys.stderr)
         return 130

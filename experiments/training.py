@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
-from tqdm import tqdm
 
 from experiments import checkpoints, files
+from experiments.progress import tqdm
 
 Figures = dict[str, float]
 RUNNING = 0.98  # what the running norm keeps of itself at each update
@@ -98,7 +98,7 @@ def train(
         path: of the checkpoint.
         about: what tells this run from any other; a checkpoint of another run is refused.
         save_seconds: time between checkpoints.
-        label: before the progress bar, which is drawn on a terminal alone.
+        label: before the progress bar, or before the lines that stand for it without a terminal.
 
     Returns:
         The progress, with the curve.

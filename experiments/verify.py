@@ -34,7 +34,6 @@ ASIDE = {  # where, when and how long; `key` and its like tell the code, not the
     "seconds_per_byte", "solved_seconds", "verified", "versions",
 }  # fmt: skip
 REPEATS = 3  # of a benchmark
-SILENCE = 20  # seconds without a word, at most
 ABLATED = "ntm_copy_ablation"  # a record of machines that another experiment trains
 
 
@@ -129,37 +128,21 @@ def perform(unit: Unit) -> list[Any]:
 
 
 def _run(unit: Unit, command: str, folder: Path) -> None:
-    """Run a command, its files in a folder; say every now and then that it is under way."""
+    """Run a command, its files in a folder; how it goes is told on stderr."""
     _, *words = shlex.split(command)  # what Python is, is known here
-    package = words[1]
+    package, threads = words[1], unit.group.runs[0]["machine"]["threads"]
     if "models" in unit.group.runs[0]:
         words += ["--out", str(folder / f"{unit.group.file}.json")]
     else:
         words += ["--results", str(folder)]
     if package == "experiments":
         words += ["--unfinished", str(folder / "unfinished")]
-    environment = {**os.environ, "PYTHONPATH": str(records.ROOT), "OMP_NUM_THREADS": "1"}
-    start = time.monotonic()
-    with (folder / "said").open("w+") as said:
-        process = subprocess.Popen(
-            [sys.executable, *words], cwd=records.ROOT, env=environment, stdout=said, stderr=said
-        )
-        try:
-            while (status := _waited(process)) is None:
-                print(f"  {time.monotonic() - start:.0f} s: {command}", flush=True)
-        finally:
-            process.kill()
-            process.wait()
-        if status:
-            said.seek(0)
-            raise RuntimeError(f"{command} ended with {status}: {said.read()[-1000:]}")
-
-
-def _waited(process: subprocess.Popen[bytes]) -> int | None:
-    try:
-        return process.wait(SILENCE)
-    except subprocess.TimeoutExpired:
-        return None
+    environment = {**os.environ, "PYTHONPATH": str(records.ROOT), "OMP_NUM_THREADS": str(threads)}
+    status = subprocess.run(
+        [sys.executable, *words], cwd=records.ROOT, env=environment, stdout=subprocess.DEVNULL
+    ).returncode
+    if status:
+        raise RuntimeError(f"{command} ended with {status}")
 
 
 def _read(unit: Unit, folder: Path) -> Any:

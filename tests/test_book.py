@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import address
-import build
-import guard
-import limits
 import pytest
 import setup_cell
-import twice
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -33,9 +27,9 @@ TEXT = {
 
 
 def tracked() -> list[Path]:
-    command = ["git", "ls-files", "-co", "--exclude-standard"]
+    command = ["git", "ls-files", "-coz", "--exclude-standard"]
     names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return [ROOT / name for name in names.splitlines() if (ROOT / name).is_file()]
+    return [ROOT / name for name in names.split("\0") if (ROOT / name).is_file()]
 
 
 def test_contents_list_every_page_once() -> None:
@@ -194,92 +188,6 @@ def test_set_up_cell_explains_a_missing_library() -> None:
 def test_citation_agrees_with_the_project() -> None:
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == PROJECT["version"]
     assert f"## [{PROJECT['version']}]" in (ROOT / "CHANGELOG.md").read_text()
-
-
-# ---- The build ----
-
-
-def test_the_guard_blocks_the_outside_alone() -> None:
-    for host in (("203.0.113.1", 80), ("example.org", 443)):
-        with pytest.raises(ConnectionError, match="network off"):
-            guard.check(host)
-    guard.check(("127.0.0.1", 80))
-    guard.check("/a/local/socket")
-
-
-def test_a_notebook_over_its_limits_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = limits.Watch()
-    assert watch.fault() == ""
-    watch.seconds = limits.SECONDS + 1
-    assert "the limit is 90 s" in watch.fault()
-    watch.seconds, watch.megabytes = 0.0, limits.MEGABYTES + 1
-    assert "the limit is 2000 MB" in watch.fault()
-
-
-NOTEBOOK: dict[str, Any] = {
-    "metadata": {
-        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
-    },
-    "nbformat": 4,
-    "nbformat_minor": 5,
-}
-
-
-def notebook(path: Path, source: str) -> Path:
-    code = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "execution_count": None}
-    path.write_text(json.dumps({**NOTEBOOK, "cells": [{**code, "source": source}]}))
-    return path
-
-
-@pytest.mark.parametrize(
-    ("source", "limit", "message"),
-    [
-        ("import time; time.sleep(60)", {"NOTEBOOK_SECONDS": "4"}, "the limit is 4 s"),
-        ("a = b'x' * 400_000_000", {"NOTEBOOK_MEGABYTES": "200"}, "the limit is 200 MB"),
-        ("import socket; socket.create_connection(('203.0.113.1', 80), 2)", {}, "network off"),
-    ],
-    ids=["slow", "large", "online"],
-)
-def test_execution_stops_a_bad_notebook(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    source: str,
-    limit: dict[str, str],
-    message: str,
-) -> None:
-    for name, value in limit.items():
-        monkeypatch.setenv(name, value)
-    bad = notebook(tmp_path / "bad.ipynb", source)
-    book = build.Book(tmp_path / "work", tmp_path / "html")
-    assert book._nbmake([bad]) != 0
-    assert message in capfd.readouterr().out
-    assert not bad.with_suffix(".cost.json").exists(), "no green stamp"
-
-
-def test_key_of_a_notebook_changes_with_what_it_rests_on(tmp_path: Path) -> None:
-    (tmp_path / "memlib").mkdir()
-    (tmp_path / "memlib/a.py").write_text("1")
-    one = build.digest([tmp_path / "memlib"], tmp_path)
-    assert build.digest([tmp_path / "memlib"], tmp_path) == one
-    (tmp_path / "memlib/a.py").write_text("2")
-    assert build.digest([tmp_path / "memlib"], tmp_path) != one
-    assert {"memlib", "results", "book/quizzes", "requirements.txt"} == set(build.SHARED)
-
-
-@pytest.mark.timeout(600)
-def test_two_builds_give_the_same_page(tmp_path: Path) -> None:
-    """One cheap chapter here; `make twice` compares the whole book."""
-    assert twice.compare(tmp_path, "one", "intro") == []
-
-
-def test_comparison_catches_a_difference(tmp_path: Path) -> None:
-    for name, text in (("one", "a"), ("two", "b")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "page.html").write_text(text)
-    (tmp_path / "two" / "more.html").write_text("")
-    found = twice.differences(tmp_path / "one", tmp_path / "two")
-    assert found == ["more.html", "page.html"]
 
 
 # ---- What is handed out ----

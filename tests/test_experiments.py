@@ -491,7 +491,8 @@ class TestNTM:
             assert command.main(words(tmp_path, model, "--seeds", "2", "--seed", "3")) == 0
         out, err = capsys.readouterr()
         assert len(out.splitlines()) == 6
-        assert err == ""  # no bar where nobody looks
+        assert "\r" not in err, "lines, not a bar, where no terminal looks on"
+        assert re.findall(r"^copy lstm 4: +(\d+)%", err, re.M) == ["0", "100"]
         runs, _ = outcome(tmp_path)
         key = [(run["model"], run["seed"]) for run in runs]
         assert key == [(m, s) for m in ("lstm", "ntm", "ntm-feedforward") for s in (3, 4)]

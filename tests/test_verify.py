@@ -13,7 +13,7 @@ pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
 
 from experiments import __main__ as command
-from experiments import check, ntm, records, verify
+from experiments import check, ntm, progress, records, verify
 
 TINY = {"slots": 8, "width": 6, "hidden": 8, "every": 40, "exam": 10, "sequences": 80}
 TINY |= {"batch_size": 2, "layers": 1, "sizes": {"length": (1, 3), "bits": 3}}
@@ -125,21 +125,23 @@ def states(folder):
     return [group.state for group in check.groups(folder)]
 
 
-def test_a_run_that_agrees_stands_for_its_group(recorded, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(verify, "SILENCE", 0.3)
+def test_a_run_that_agrees_stands_for_its_group(recorded, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(progress, "SILENCE", 0.3)
     before = json.loads(recorded.read_text())["runs"]
     assert states(tmp_path) == ["stale"]
-    status, out = verified(tmp_path, capsys, "ntm_copy", "--seed", "1")
+    status = command.main(["verify", "--results", str(tmp_path), "ntm_copy", "--seed", "1"])
+    out, err = capfd.readouterr()
     assert (status, states(tmp_path)) == (0, ["re-verified"])
     assert "agrees in every digit" in out
-    assert re.search(r"^  \d+ s: python -m experiments ntm", out, re.MULTILINE)  # not silent
+    assert re.search(r"^verify: at work for \d+ s", err, re.MULTILINE)
+    assert re.search(r"^copy lstm 1: +100%", err, re.MULTILINE)  # the run's own word
     first, second = json.loads(recorded.read_text())["runs"]
     stamp = second.pop("verified")
     assert [first, second] == before
     assert {"key", "date", "machine", "unit", "agreed"} == stamp.keys()
     assert stamp["unit"] == "seed=1"
     assert recorded.read_text().count("\n") == 4  # a line a run
-    assert verified(tmp_path, capsys) == (0, "")  # nothing is left to do
+    assert verified(tmp_path, capfd) == (0, "")  # nothing is left to do
 
 
 def tampered(part, factor):

@@ -4,8 +4,9 @@
     python tools/build.py run        stage and execute only
     python tools/build.py one NAME   one page (with --out), without the rest: for writing and tests
 
-Each notebook is executed once, in .build/src, offline and within the limits of limits.py; it is
-executed again only when it, memlib, results/, a quiz or the lock has changed.
+Each notebook is executed once, in .build/src and offline; it is executed again only when it,
+memlib, results/, a quiz or the lock has changed. A notebook that fails does not take the others
+with it: its page is made from its stored source and says so, and the exit status is not 0.
 """
 
 from __future__ import annotations
@@ -15,18 +16,31 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-
-import guard
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-TOOLS = ROOT / "tools"
+sys.path.append(str(ROOT))
+
+import notebooks
+import surroundings
+from notebooks import Cost, Failure
+
+from experiments.progress import tqdm
+
 JUPYTER_BOOK = Path(sys.executable).with_name("jupyter-book")
 SHARED = ("memlib", "results", "book/quizzes", "requirements.txt")  # what every notebook rests on
+BANNER = """\
+```{{warning}}
+This page was made without results: when the book was built, the notebook stopped in the section
+*{section}*.
+```"""
 
 
 def files(path: Path) -> list[Path]:
@@ -41,18 +55,25 @@ def digest(paths: Iterable[Path], root: Path) -> str:
     total = hashlib.sha256(sys.version.encode())
     for path in (file for folder in paths for file in files(folder)):
         content = path.read_bytes()
-        total.update(f"{path.relative_to(root)}\0{len(content)}\0".encode() + content)
+        total.update(os.fsencode(f"{path.relative_to(root)}\0{len(content)}\0") + content)
     return total.hexdigest()
 
 
 class Book:
-    """One build: sources in `root`, scratch files in `work`, pages in `out`."""
+    """One build: sources in `root`, scratch files in `work`, pages in `out`.
 
-    def __init__(self, work: Path, out: Path, only: str | None = None) -> None:
-        self.work, self.out, self.only = work, out, only
+    `failures` are told at the end; with `enforce` a notebook over its budget is one of them.
+    """
+
+    def __init__(
+        self, work: Path, out: Path, only: str | None = None, *, enforce: bool = False
+    ) -> None:
+        self.work, self.out, self.only, self.enforce = work, out, only, enforce
         self.source = work / "src"
         self.records = work / "executed.json"  # notebook -> its key and cost
         self.stamp = work / "html.key"
+        self.failures: list[str] = []
+        self.over: list[tuple[str, Cost]] = []
         work.mkdir(parents=True, exist_ok=True)
 
     def stage(self) -> None:
@@ -67,48 +88,59 @@ class Book:
                 _copy(ROOT / name, self.source / name)
         if self.only:
             toc = f"format: jb-book\nroot: book/{self.only}\n"
-            (self.source / "_toc.yml").write_text(toc)
+            (self.source / "_toc.yml").write_text(toc, encoding="utf-8")
+
+    def notebooks(self) -> list[Path]:
+        """The stored notebooks that this build is about."""
+        found = [p for p in files(ROOT / "book") if p.suffix == ".ipynb"]
+        return [p for p in found if self.only in (None, p.stem)]
 
     def execute(self) -> None:
         """Executes the notebooks whose key has changed, and records key and cost of each."""
-        records = json.loads(self.records.read_text()) if self.records.exists() else {}
+        records = _load(self.records)
         shared = digest([ROOT / name for name in SHARED if (ROOT / name).exists()], ROOT)
-        notebooks = [p for p in files(ROOT / "book") if p.suffix == ".ipynb"]
-        notebooks = [p for p in notebooks if self.only in (None, p.stem)]
-        keys = {p: digest([p], ROOT) + shared for p in notebooks}
-        stale = [p for p in notebooks if records.get(p.stem, {}).get("key") != keys[p]]
-        copies = {p: self.source / p.relative_to(ROOT) for p in stale}
-        for path, copy in copies.items():
-            records.pop(path.stem, None)
-            _copy(path, copy)
-        self.records.write_text(json.dumps(records, indent=1))
-        code = self._nbmake(list(copies.values())) if stale else 0
-        for path, copy in copies.items():
-            cost = copy.with_suffix(".cost.json")
-            if cost.exists():  # it ran to its end, within the limits
-                records[path.stem] = {"key": keys[path], **json.loads(cost.read_text())}
-                cost.unlink()
-                _strip_times(copy)
-        self.records.write_text(json.dumps(records, indent=1))
-        if code:
-            sys.exit(code)
-        print(f"executed {len(stale)} of {len(notebooks)} notebooks", flush=True)
+        stored = {self.staged(p): p for p in self.notebooks()}
+        keys = {copy: digest([p], ROOT) + shared for copy, p in stored.items()}
+        stale = [copy for copy in keys if records.get(copy.stem, {}).get("key") != keys[copy]]
+        # The longest first: it would be waited for alone at the end.
+        stale.sort(key=lambda copy: -records.get(copy.stem, {}).get("cpu", float("inf")))
+        again: list[Path] = []
 
-    def _nbmake(self, notebooks: list[Path]) -> int:
-        settings = {
-            "OMP_NUM_THREADS": "1",
-            "PYTHONHASHSEED": "0",
-            "IPYTHONDIR": str(self.work / "ipython"),  # no start-up files of the user
-            "PYTHONPATH": os.pathsep.join(map(str, (TOOLS / "offline", TOOLS, ROOT))),
-        }
-        command = [
-            *guard.without_network(),
-            *(sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(ROOT)),
-            *("-q", "-p", "limits", "-p", "no:cacheprovider", "-n", "2", "--dist", "worksteal"),
-            *("--nbmake", "--overwrite", "--nbmake-timeout", "120"),
-            *map(str, notebooks),
-        ]
-        return subprocess.run(command, cwd=ROOT, env=os.environ | settings).returncode
+        def done(copy: Path, cost: Cost, failure: Failure | None) -> None:
+            if failure is not None:
+                self.failures.append(failure.told(copy.stem))
+                _write_banner(stored[copy], copy, failure.section)
+                return
+            if faults := cost.over(copy.stem):
+                if self.enforce and copy not in again:  # it may have had heavy neighbors
+                    again.append(copy)
+                    return
+                self.over.append((copy.stem, cost))
+                if self.enforce:
+                    self.failures += [f"book/{copy.stem}.ipynb took {fault}" for fault in faults]
+                    return
+            _strip_times(copy)
+            records[copy.stem] = {"key": keys[copy], **asdict(cost)}
+            self._record(records)
+
+        for copy in stale:
+            records.pop(copy.stem, None)
+            _copy(stored[copy], copy)
+        self._record(records)
+        if stale:
+            notebooks.execute(stale, self.work, done)
+        for copy in list(again):
+            print(f"{copy.stem} went over its budget: once more, alone", flush=True)
+            _copy(stored[copy], copy)
+            notebooks.execute([copy], self.work, done)
+        print(f"executed {len(stale)} of {len(keys)} notebooks", flush=True)
+
+    def staged(self, path: Path) -> Path:
+        """Where a stored notebook is executed."""
+        return self.source / path.relative_to(ROOT)
+
+    def _record(self, records: dict[str, Any]) -> None:
+        self.records.write_text(json.dumps(records, indent=1), encoding="utf-8")
 
     def pages(self) -> None:
         """Makes the pages from the executed copies; skips it when nothing at all has changed."""
@@ -119,17 +151,67 @@ class Book:
             return
         self.stamp.unlink(missing_ok=True)
         shutil.rmtree(self.work / "_build", ignore_errors=True)
-        strict = [] if self.only else ["-n", "-W", "--keep-going"]
-        command = [str(JUPYTER_BOOK), "build", ".", "--path-output", ".."]
-        settings = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
-        done = subprocess.run([*command, *strict], cwd=self.source, env=os.environ | settings)
+        built = self._sphinx()
         shutil.rmtree(self.out, ignore_errors=True)  # the old pages, seen until now
-        if done.returncode:
-            sys.exit(done.returncode)
+        if not built:
+            self.failures.append(
+                "the pages were not made, for the warnings above\n"
+                f"  all that was said: {self.work / 'logs' / 'pages.log'}"
+            )
+            return
+        html = self.work / "_build" / "html"
+        for path in self.notebooks():  # the download button gives what is stored
+            _copy(path, html / "_sources" / path.relative_to(ROOT))
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(self.work / "_build" / "html", self.out)
+        shutil.move(html, self.out)
         self.stamp.write_text(key)
-        print(f"the book is built: {_shown(self.out)}/index.html")
+        print(f"the book is built: {_shown(self.out)}/index.html", flush=True)
+
+    def _sphinx(self) -> bool:
+        """Runs Jupyter Book; shows how far it is, and its warnings. True when all went well."""
+        strict = [] if self.only else ["-n", "-W", "--keep-going"]
+        command = [sys.executable, str(JUPYTER_BOOK), "build", ".", "--path-output", ".."]
+        settings = surroundings.clean(self.work / "settings") | {"PYTHONPATH": str(ROOT)}
+        log = self.work / "logs" / "pages.log"
+        log.parent.mkdir(exist_ok=True)
+        process = subprocess.Popen(
+            [*command, *strict], cwd=self.source, env=settings, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
+        )  # fmt: skip
+        assert process.stdout is not None
+        form = "{desc}: {n:.0f} % |{bar}| {elapsed}{postfix}"
+        said = r"WARNING|ERROR|\w+Error\b|Exception"
+        if self.only:  # a page alone cannot link to the others
+            said = rf"^(?!.*(xref_missing|bibtex key)).*({said})"
+        with log.open("w", encoding="utf-8") as file, tqdm(
+            desc="pages", total=100, disable=None, bar_format=form
+        ) as bar:  # fmt: skip
+            for line in process.stdout:
+                line = re.sub(r"\x1b\[[\d;]*m", "", line)
+                file.write(line)
+                if step := re.search(r"(reading|writing) \w+\.\.\. \[ *(\d+)%\] (\S+)", line):
+                    bar.n = (int(step[2]) + 100 * (step[1] == "writing")) / 2
+                    bar.set_postfix_str(f"{step[1]} {step[3]}", refresh=False)
+                elif re.search(said, line):
+                    tqdm.write(line.rstrip(), file=sys.stdout)
+        return process.wait() == 0
+
+    def table(self) -> str:
+        """The notebooks over their budget, a line each; nothing where there is none."""
+        if not self.over:
+            return ""
+        lines = [f"{'over its budget':<26}{'CPU s':>7}{'of':>5}{'wall s':>8}{'MB':>7}{'of':>6}"]
+        for name, cost in self.over:
+            seconds = notebooks.SECONDS.get(name, notebooks.ANY_SECONDS)
+            lines.append(
+                f"{name:<26}{cost.cpu:>7.0f}{seconds:>5.0f}{cost.wall:>8.0f}"
+                f"{cost.megabytes:>7.0f}{notebooks.MEGABYTES:>6.0f}"
+            )
+        return "\n".join(lines)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -144,13 +226,31 @@ def _shown(path: Path) -> Path:
 
 def _strip_times(path: Path) -> None:
     """Drops the times that nbclient writes into an executed notebook: two builds are to agree."""
-    notebook = json.loads(path.read_text())
+    notebook = json.loads(path.read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
         cell["metadata"].pop("execution", None)
-    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8")
 
 
-def main() -> None:
+def _write_banner(stored: Path, copy: Path, section: str) -> None:
+    """Puts the stored notebook in the place of the one that failed, with a word below its title."""
+    notebook = json.loads(stored.read_text(encoding="utf-8"))
+    text = BANNER.format(section=section.replace("*", ""))
+    banner = {"cell_type": "markdown", "id": "build-banner", "metadata": {}, "source": text}
+    notebook["cells"].insert(1, banner)
+    copy.write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
+
+
+def enforced() -> bool:
+    """Whether the budgets were asked for by name."""
+    asked = os.environ.get("BUDGETS", "")
+    if asked not in ("", "enforce"):
+        raise SystemExit(f"BUDGETS must be enforce, or nothing; got {asked!r}")
+    return asked == "enforce"
+
+
+def main() -> int:
     """Parses the command line and builds, one build at a time."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("step", choices=["all", "run", "one"], nargs="?", default="all")
@@ -158,14 +258,24 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / ".build")
     parser.add_argument("--out", type=Path, default=ROOT / "_build" / "html")
     options = parser.parse_args()
-    book = Book(options.work.resolve(), options.out.resolve(), options.name)
+    book = Book(
+        options.work.resolve(), options.out.resolve(), options.name, enforce=enforced()
+    )  # fmt: skip
     with (book.work / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another build is at work: waiting for it", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         book.stage()
         book.execute()
         if options.step != "run":
             book.pages()
+    print("\n".join(filter(None, [book.table(), *book.failures])), flush=True)
+    return 1 if book.failures else 0
 
 
 if __name__ == "__main__":
-    main()
+    if not sys.flags.utf8_mode:  # a locale without UTF-8: paths and pages have other letters too
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.argv])
+    sys.exit(main())

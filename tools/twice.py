@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,9 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def copy(target: Path) -> None:
     """Copies what git tracks, or would: no environment, no earlier build."""
-    command = ["git", "ls-files", "-co", "--exclude-standard"]
-    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    for name in filter(None, names.splitlines()):
+    command = ["git", "ls-files", "-coz", "--exclude-standard"]  # z: names as they are
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
+    for name in filter(None, os.fsdecode(names).split("\0")):
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, target / name)

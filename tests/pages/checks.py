@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 import axe_playwright_python
 from playwright.sync_api import Browser, Page, Request, Response
 
-HTML = Path(__file__).parents[2] / "_build" / "html"
+HTML = Path(os.environ.get("MEMLIB_PAGES", Path(__file__).parents[2] / "_build" / "html")).resolve()
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa"]
 SIZES = {"wide": (1280, 800), "narrow": (390, 844)}
