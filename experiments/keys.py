@@ -209,7 +209,12 @@ class Project:
 @cache
 def today(name: str) -> str:
     """Return the key of the records that a module of this repository would make now."""
-    return Project(ROOT).key(name)
+    return _here().key(name)
+
+
+@cache
+def _here() -> Project:
+    return Project(ROOT)
 
 
 def reports(module: str) -> bool:

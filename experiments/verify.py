@@ -194,13 +194,13 @@ def beyond_seeds(unit: Unit, found: Any) -> list[str]:
     peers = [dict(numbers(run)) for run in _peers(unit)]
     if len(peers) < 2:
         return ["recorded on another machine with one seed: there is no spread to compare with"]
-    lines = []
-    for name, value in numbers(found):
-        seen = [peer[name] for peer in peers if name in peer]
-        if name == "seed" or not seen:
-            continue
+    lines, now = [], dict(numbers(found))
+    for name in sorted(set().union(*peers) - {"seed"}):
+        seen, value = [peer[name] for peer in peers if name in peer], now.get(name)
         low, high = min(seen), max(seen)
-        if not 2 * low - high <= value <= 2 * high - low:
+        if value is None and len(seen) == len(peers):
+            lines.append(f"{name}: none, recorded {low} to {high}")
+        elif value is not None and not 2 * low - high <= value <= 2 * high - low:
             lines.append(f"{name}: {value}, recorded {low} to {high}")
     return lines
 
@@ -212,7 +212,9 @@ def _peers(unit: Unit) -> list[Any]:
         groups = [model["restarts"] for model in record["models"]]
         return next(starts for starts in groups if run in starts)
     if unit.group.file == ABLATED:
-        return [[one] for one in record["figures"]]
+        figures = record["figures"]
+        seeds = dict.fromkeys(one["seed"] for one in figures)
+        return [[one for one in figures if one["seed"] == seed] for seed in seeds]
     same = ("size", "rate")
     return [peer for peer in unit.group.runs if all(peer.get(n) == run.get(n) for n in same)]
 
@@ -245,7 +247,8 @@ def compare(unit: Unit, found: list[Any]) -> tuple[str, list[str]]:
         return "within the spread of three repeats", beyond_repeats(unit.recorded, found)
     exact = differences(unit.recorded, found[0])
     if exact and unit.elsewhere:
-        return "within the spread of the seeds", beyond_seeds(unit, found[0])
+        other = [line for line in exact if line.startswith("recipe")]
+        return "within the spread of the seeds", [*other, *beyond_seeds(unit, found[0])]
     return "in every digit", exact
 
 

@@ -190,6 +190,21 @@ def test_without_other_seeds_there_is_no_spread(trained):
     assert "no spread" in verify.compare(unit, [found])[1][0]
 
 
+def test_within_the_spread_the_recipe_is_the_same_and_nothing_is_missing(trained):
+    (group,) = check.groups(trained.parent)
+    for run in group.runs:
+        run["machine"]["processor"] = "another"
+    unit = verify.unit_of(group, 0, trained.parent)
+    found = json.loads(json.dumps(unit.recorded))
+    found["final"]["bits"] += 1e-5
+    assert verify.compare(unit, [found]) == ("within the spread of the seeds", [])
+    found["recipe"]["hidden"] += 1
+    del found["final"]["wrong_bits"]
+    one, other = verify.compare(unit, [found])[1]
+    assert one == "recipe.hidden: 8, now 9"
+    assert other.startswith("final.wrong_bits: none, recorded ")
+
+
 def test_a_run_that_breaks_off_is_told(recorded, tmp_path, capsys):
     def change(record):
         for run in record["runs"]:
