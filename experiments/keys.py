@@ -16,7 +16,8 @@ one version of Python to the next. Not part of the walk, as no number depends on
 - annotations of functions and variables and `typing.overload`; those in the body of a class
   count, since data classes are made of them;
 - what an error or an assert says, and the help of a command line;
-- ``__all__``, ``__version__``, and what stands below ``if TYPE_CHECKING``.
+- ``__all__``, ``__version__``, and what stands below ``if TYPE_CHECKING``;
+- modules that only report, `REPORTING`: what is taken from them is one word, whatever it is called.
 
 Of other modules a definition or an assignment counts where its name is used, and any other
 statement at the top level counts always. An attribute that a module does not define, or the

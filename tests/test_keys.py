@@ -204,6 +204,32 @@ def test_a_module_handed_on_or_an_attribute_that_is_not_there_is_all_of_it(proje
 # What it is the same after
 
 
+def test_another_version_of_python(project):
+    """The key is that of 3.11, 3.12 and 3.13: their trees differ in what is here."""
+    rich = """
+import asyncio
+import re as pattern
+
+def rich(x, /, *rest, sep=f"{'-' * 3}", **more) -> None:
+    first, *others = rest
+    text = f"a{first!r:>{len(others)}}" "b" f"{x=}{'é'}" f"{{}}{x:}" u"c"
+    class Inner(object, metaclass=type):
+        x = [y async for y in x if (z := y)]
+        def method(self): return lambda a, b=x: a[1:, ..., ::2] @ b
+    match x:
+        case {"k": [1, *_], **other} | Inner(other) if other: del first
+        case None: pass
+    try:
+        with open(x) as file, file: yield {**more, 1: 1_000j, b"x": -1.5e3}
+    except* pattern.error as error:
+        raise KeyError(text) from error
+    finally:
+        nonlocal_ = {a for a in x for b in a}
+    return (yield from asyncio.run(x)) if x else not x < 1 <= 2
+"""
+    assert key(project, rich) == "932b62e75ec96b6c"
+
+
 def test_a_renamed_module(project):
     moved = {"memlib/_checks.py": LIBRARY["memlib/checks.py"], "memlib/checks.py": None}
     entry = ENTRY.replace("checks", "_checks")
