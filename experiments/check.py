@@ -115,5 +115,6 @@ def main(arguments: list[str]) -> int:
         told = f"  {reason}" if group.state == "stale" else ""
         print(f"{group.state:12}{group.title} ({len(group.runs)}){told}", flush=True)
     wrong = faults(found, reasons)
-    print(*(f"fault: {line}" for line in wrong), sep="\n" if wrong else "", end="\n" * bool(wrong))
+    for line in wrong:
+        print(f"fault: {line}")
     return int(bool(wrong))

@@ -48,7 +48,7 @@ def merge(path: Path, record: Mapping[str, Any], key: Sequence[str]) -> None:
         files.write(path, layout({"runs": sorted(runs, key=place)}))
 
 
-def change(path: Path, how: Callable[[dict[str, Any]], None]) -> None:
+def change(path: Path, how: Callable[[dict[str, Any]], object]) -> None:
     """Change a record in place, whoever else is writing to it."""
     with files.lock(path.parent):
         record = json.loads(path.read_text())

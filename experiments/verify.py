@@ -63,7 +63,9 @@ class Unit:
     @property
     def elsewhere(self) -> bool:
         """Whether it was recorded with another processor or PyTorch."""
-        run, here = self.group.runs[0], records.origin(self.group.maker)
+        here, run = records.origin(self.group.maker), self.group.runs[0]
+        if self.recorded in self.group.runs:  # a file of many, of several machines perhaps
+            run = self.recorded
         places = (run["machine"]["processor"], run["versions"]["torch"])
         return places != (here["machine"]["processor"], here["versions"]["torch"])
 
@@ -253,7 +255,7 @@ def compare(unit: Unit, found: list[Any]) -> tuple[str, list[str]]:
 
 
 def stamp(unit: Unit, agreed: str, folder: Path) -> None:
-    """Write into the record that a unit was made again."""
+    """Write into the record that a unit was made again; its group is no longer stale."""
     here = records.origin(unit.group.maker)
     told = {"key": here["key"], "date": here["date"], "machine": here["machine"]}
     verified = {**told, "unit": unit.name, "agreed": agreed}
@@ -264,6 +266,8 @@ def stamp(unit: Unit, agreed: str, folder: Path) -> None:
         run["verified"] = verified
 
     records.change(folder / f"{unit.group.file}.json", change)
+    if (stale := folder / check.STALE).exists():
+        records.change(stale, lambda reasons: reasons.pop(unit.group.title, None))
 
 
 def verify(unit: Unit, folder: Path) -> bool:
