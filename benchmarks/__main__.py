@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+from pathlib import Path
 
 from experiments import records
 
@@ -10,12 +11,15 @@ NAMES = ("attend", "import_time", "ntm", "memn2n", "dnc", "store", "decode")
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(NAMES)}")
-    names = parser.parse_args().names or NAMES
+    parser.add_argument("--results", type=Path, default=records.RESULTS, help="of the records")
+    options = parser.parse_args()
+    names = options.names or NAMES
     if unknown := set(names) - set(NAMES):
         parser.error(f"NAME must be one of {', '.join(NAMES)}; got {', '.join(sorted(unknown))}")
     for name in names:
         module = importlib.import_module(f"benchmarks.{name}")
         figures = module.run()
-        path = records.save(f"benchmark_{name}", figures, command=f"python -m benchmarks {name}")
+        command = f"python -m benchmarks {name}"
+        path = records.save(f"benchmark_{name}", figures, command=command, folder=options.results)
         print(module.report(figures))
         print(f"recorded in {path}")

@@ -1,4 +1,4 @@
-"""Run an experiment: ``python -m experiments NAME``, or list what there is."""
+"""Run an experiment, or look after the records: ``python -m experiments NAME``."""
 
 import importlib
 import shlex
@@ -16,13 +16,21 @@ EXPERIMENTS = {
     "knn_lm": "a language model of bytes with a memory of text it was not trained on",
     "cache_bytes": "what the caches of published models take",
 }
+COMMANDS = {
+    "check": "which records the code of today would make again",
+    "verify": "run a part of a record again, and compare",
+}
 
 
 def main(arguments: list[str]) -> int:
     """Run the experiment of that name and return the exit status."""
-    if not arguments or arguments[0] not in EXPERIMENTS:
-        lines = [f"  {name:14}{text}" for name, text in EXPERIMENTS.items()]
-        listing = ["python -m experiments NAME [--help]", *lines]
+    if not arguments or arguments[0] not in EXPERIMENTS | COMMANDS:
+        told = [
+            *(f"  {name:14}{text}" for name, text in EXPERIMENTS.items()),
+            "and of what is recorded in results/:",
+            *(f"  {name:14}{text}" for name, text in COMMANDS.items()),
+        ]
+        listing = ["python -m experiments NAME [--help]", *told]
         asked = not arguments or arguments[0] in ("-h", "--help")
         print(*listing, sep="\n", file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
@@ -33,7 +41,7 @@ def main(arguments: list[str]) -> int:
     again = shlex.join(word for word in arguments if word != "--fresh")
     try:
         with never_silent(name):
-            importlib.import_module(f"experiments.{name}").main(rest)
+            status = importlib.import_module(f"experiments.{name}").main(rest)
     except KeyboardInterrupt as stop:
         print(f"\n{stop or 'stopped'}; to go on: python -m experiments {again}", file=sys.stderr)
         return 130
@@ -43,7 +51,7 @@ def main(arguments: list[str]) -> int:
     except BlockingIOError as error:
         print(error, file=sys.stderr)
         return 1
-    return 0
+    return int(status or 0)
 
 
 if __name__ == "__main__":

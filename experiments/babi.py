@@ -31,8 +31,6 @@ from memlib.tasks import (
     read_babi,
 )
 
-HERE = Path(__file__).parent
-CODE = (HERE / "babi.py", HERE / "training.py")  # hashed into each record, beside memlib
 FAILED = 5.0  # per cent of error above which a task counts as failed
 HELD_BACK = 0.1  # share of the training questions that is kept for choices
 
@@ -226,7 +224,7 @@ def fit(run: Run, options: argparse.Namespace) -> tuple[training.Training, Recip
     about = {"experiment": "babi", **chosen, "files": data.digest, "recipe": asdict(recipe)}
     mark = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
     path = options.unfinished / f"babi_{mark}.safetensors"
-    job.progress.codes.append(records.origin(*CODE)["code"])
+    job.progress.keys.append(records.origin(__name__)["key"])
     with files.lock(path.with_suffix(".lock"), wait=False):
         if options.fresh:
             path.unlink(missing_ok=True)
@@ -249,7 +247,7 @@ def perform(run: Run, options: argparse.Namespace) -> dict[str, Any]:
         "words": len(data.vocabulary),
         "answers": len(data.vocabulary.answers),
         "seconds": round(job.progress.seconds, 1),
-        "codes": job.progress.codes,
+        "keys": job.progress.keys,
         "curve": job.progress.curve,
     }
 
@@ -265,7 +263,7 @@ def export(run: Run, options: argparse.Namespace, command: str) -> None:
         "recipe": asdict(recipe),
         "answers": list(data.vocabulary.answers),
         "words": list(data.vocabulary.words),
-        **records.origin(*CODE),
+        **records.origin(__name__),
     }
     checkpoints.save(options.out.with_suffix(".safetensors"), job.model.state_dict(), about)
 
@@ -341,7 +339,7 @@ def main(arguments: list[str]) -> None:
         command = "python -m experiments babi " + shlex.join(again(arguments))
         told = {"data": data.name, "joint": options.joint, "command": command}
         models_told = [{"chosen": choose(g)["seed"], "restarts": g} for g in groups]
-        record = {**found, **told, **records.origin(*CODE), "models": models_told}
+        record = {**found, **told, **records.origin(__name__), "models": models_told}
         files.write(options.out, (json.dumps(record, indent=1) + "\n").encode())
         if options.export:
             best = choose(groups[0])["seed"]

@@ -12,7 +12,6 @@ stopped when the same command is given again.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -91,7 +90,6 @@ class Run(ntm.Run):
     recipes = RECIPES
     beyond = BEYOND
     solved = 0.1  # wrong bits a sequence, of several rounds
-    code = (*ntm.CODE, Path(__file__))
 
     recipe: Recipe  # as the property of the base class finds it in ours
 

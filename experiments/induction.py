@@ -18,7 +18,6 @@ Every finished run is a line of ``results/induction.json``.
 
 import argparse
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,8 +29,6 @@ from experiments.tokens import figures, rise_and_fall
 from memlib import Decoder, default_device, tasks
 from memlib.tasks import Tokens
 
-HERE = Path(__file__).parent
-CODE = tuple(HERE / name for name in ("induction.py", "tokens.py", "training.py"))
 DATA, EXAM = 1_000_000, 2_000_000  # generators' seeds, apart
 
 
@@ -158,12 +155,12 @@ def set_up(model: Decoder, seed: int, recipe: Recipe) -> training.Training:
 def perform(layers: int, seed: int, options: argparse.Namespace) -> str:
     """Train and record one run; return a line on how it went."""
     about = {"experiment": "induction", "layers": layers, "seed": seed, "recipe": asdict(RECIPE)}
-    origin = records.origin(*CODE)
+    origin = records.origin(__name__)
     job = set_up(make_model(layers, seed, RECIPE), seed, RECIPE)
-    job.progress.codes.append(origin["code"])
+    job.progress.keys.append(origin["key"])
     found = training.fit(job, RECIPE.sequences, about, options) | {"even": even_scores(RECIPE)}
     command = f"python -m experiments induction --layers {layers} --seeds {seed}"
-    told = {**origin, "command": command, "code": "+".join(job.progress.codes)}
+    told = {**origin, "command": command, "key": "+".join(job.progress.keys)}
     file = options.results / "induction.json"
     records.merge(file, found | told, key=("layers", "seed"))
     if options.export:

@@ -49,8 +49,6 @@ from experiments import command_line, records, training
 from experiments.tokens import rise_and_fall
 from memlib import Decoder, Store, default_device, knn_lm
 
-HERE = Path(__file__).parent
-CODE = tuple(HERE / f"{name}.py" for name in ("knn_lm", "tokens", "training"))
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 LEFT_OUT = {  # installed packages, tests, and what is made of tables or old code
     "site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__",
@@ -421,14 +419,14 @@ def perform(seed: int, options: argparse.Namespace) -> str:
     texts = read_texts(RECIPE, LIBRARY)
     told = {"recipe": asdict(RECIPE), "text": texts.about()}
     about = {"experiment": "knn_lm", "seed": seed, **told}
-    origin = records.origin(*CODE)
+    origin = records.origin(__name__)
     model = make_model(seed, RECIPE)
     job = set_up(model, texts, seed, RECIPE)
-    job.progress.codes.append(origin["code"])
+    job.progress.keys.append(origin["key"])
     found = training.fit(job, RECIPE.sequences, about, options)
     found |= examine(model.eval(), texts, RECIPE)
     command = f"python -m experiments knn_lm --seeds {seed}"
-    origin |= {"command": command, "code": "+".join(job.progress.codes)}
+    origin |= {"command": command, "key": "+".join(job.progress.keys)}
     records.merge(options.results / "knn_lm.json", found | origin, key=("seed",))
     parts = (
         f"{name} " + ", ".join(f"{m['slots']:,}: {m['bits_per_byte']:.3f}" for m in found[name])

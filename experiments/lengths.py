@@ -12,7 +12,6 @@ Every finished run is a line of ``results/lengths.json``.
 
 import argparse
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,8 +21,6 @@ from experiments import induction, records, training
 from experiments.induction import Recipe
 from experiments.tokens import figures
 
-HERE = Path(__file__).parent
-CODE = tuple(HERE / f"{name}.py" for name in ("lengths", "induction", "tokens", "training"))
 FINAL = 3_000_000  # seed of the tests' generator
 TIMES = (1, 2, 4)  # lengths of the tests, in lengths of training
 BIN = 16  # steps over which the accuracy along a row is a mean
@@ -73,13 +70,13 @@ def perform(scheme: str, seed: int, options: argparse.Namespace) -> str:
     choice = {"scheme": scheme, "seed": seed}
     told = {"recipe": asdict(RECIPE), "options": SCHEMES[scheme]}
     about = {"experiment": "lengths", **choice, **told}
-    origin = records.origin(*CODE)
+    origin = records.origin(__name__)
     model = induction.make_model(2, seed, RECIPE, **SCHEMES[scheme])
     job = induction.set_up(model, seed, RECIPE)
-    job.progress.codes.append(origin["code"])
+    job.progress.keys.append(origin["key"])
     found = training.fit(job, RECIPE.sequences, about, options) | {"tests": tests(model)}
     command = f"python -m experiments lengths --schemes {scheme} --seeds {seed}"
-    origin |= {"command": command, "code": "+".join(job.progress.codes)}
+    origin |= {"command": command, "key": "+".join(job.progress.keys)}
     records.merge(options.results / "lengths.json", found | origin, key=("scheme", "seed"))
     line = ", ".join(f"{t['length']} {t['period']} {t['accuracy']:.3f}" for t in found["tests"])
     return f"{command}: {induction.summary(found)}; length, period, accuracy: {line}"

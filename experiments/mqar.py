@@ -37,8 +37,6 @@ from memlib import MemoryAttention, default_device, tasks
 from memlib.tasks import Tokens
 from memlib.transformer.layers import Positions
 
-HERE = Path(__file__).parent
-CODE = tuple(HERE / name for name in ("mqar.py", "mixers.py", "tokens.py", "training.py"))
 KEY = ("setting", "mixer", "size", "seed", "rate")  # of a record
 DATA, EXAM, FINAL = (n * 1_000_000 for n in range(1, 4))  # generators' seeds, apart
 WIDTH, LAYERS = 64, 2
@@ -260,11 +258,11 @@ def set_up(run: Run) -> training.Training:
     )
 
 
-def fit(run: Run, path: Path, code: str) -> training.Training:
+def fit(run: Run, path: Path, key: str) -> training.Training:
     """Train from look to look, until one finds the task solved or the budget is spent."""
     job, setting = set_up(run), SETTINGS[run.setting]
     progress = job.progress
-    progress.codes.append(code)
+    progress.keys.append(key)
     if path.exists():
         training.resume(job, path, run.about())
     while progress.sequences < setting.sequences and not solved(run, progress):
@@ -289,8 +287,8 @@ def perform(run: Run, options: argparse.Namespace) -> str:
             path.unlink(missing_ok=True)
         elif run.about() in recorded(file):
             return f"{run.command}: done before"
-        origin = records.origin(*CODE)
-        job = fit(run, path, origin["code"])
+        origin = records.origin(__name__)
+        job = fit(run, path, origin["key"])
         assert isinstance(job.model, MixerModel)
         model, progress = job.model.eval(), job.progress
         final = make_batch(run, SETTINGS[run.setting].final, Generator().manual_seed(FINAL))
@@ -303,7 +301,7 @@ def perform(run: Run, options: argparse.Namespace) -> str:
             "seconds": round(progress.seconds, 3),
             "curve": progress.curve,
         }
-        told = {"command": run.command, **origin, "code": "+".join(progress.codes)}
+        told = {"command": run.command, **origin, "key": "+".join(progress.keys)}
         records.merge(file, {**run.about(), **found, **told}, key=KEY)
         path.unlink()
     return (

@@ -10,7 +10,6 @@ import math
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -20,8 +19,6 @@ from torch import Generator, Tensor, nn
 from experiments import checkpoints, command_line, files, records, training
 from memlib import NTM, default_device, tasks
 
-HERE = Path(__file__).parent
-CODE = (HERE / "ntm.py", HERE / "training.py")  # hashed into each record, beside memlib
 SOLVED = 0.01  # wrong bits a sequence
 DATA, EXAM, FINAL, LONGER = (n * 1_000_000 for n in range(1, 5))  # generators' seeds, apart
 
@@ -150,7 +147,6 @@ class Run:
     recipes: ClassVar[Mapping[str, Mapping[str, Recipe]]] = RECIPES
     beyond: ClassVar[Mapping[str, list[dict[str, int]]]] = BEYOND
     solved: ClassVar[float] = SOLVED
-    code: ClassVar[tuple[Path, ...]] = CODE
 
     @property
     def recipe(self) -> Recipe:
@@ -322,12 +318,13 @@ def optimal(batches: list[tasks.Batch]) -> float:
 def perform(run: Run, options: argparse.Namespace) -> str:
     """Train, examine and record one run; return a line on how it went."""
     path = options.unfinished / f"{run.name}.safetensors"
-    origin = records.origin(*run.code)  # of the code as it is now, not when the run ends
+    # of the code as it is now, not when the run ends
+    origin = records.origin(f"experiments.{run.experiment}")
     with files.lock(path.with_suffix(".lock"), wait=False):
         if options.fresh:
             path.unlink(missing_ok=True)
         job = set_up(run)
-        job.progress.codes.append(origin["code"])
+        job.progress.keys.append(origin["key"])
         training.train(
             job,
             run.recipe.sequences,
@@ -337,7 +334,7 @@ def perform(run: Run, options: argparse.Namespace) -> str:
             label=f"{run.task} {run.model} {run.seed}",
         )
         found = run.figures(job.model, job.progress)
-    origin |= {"command": run.command, "code": "+".join(job.progress.codes)}
+    origin |= {"command": run.command, "key": "+".join(job.progress.keys)}
     told = {**run.about(), "variant": run.variant, "device": default_device().type, **origin}
     file = options.results / f"{run.experiment}_{run.task.replace('-', '_')}.json"
     records.merge(file, {**told, **found}, key=("model", "seed", "variant"))

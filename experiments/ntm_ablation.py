@@ -18,6 +18,7 @@ from experiments import checkpoints, ntm, records
 from experiments.command_line import UNFINISHED
 from memlib import NTM, NTMState, default_device, read, tasks
 
+TRAINED_BY = ntm.perform  # of whose machines the record tells, so that it is in the key, too
 Change = Callable[[NTM, NTMState, NTMState, bool], NTMState]  # (ntm, before, after, answering)
 
 

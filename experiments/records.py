@@ -1,10 +1,13 @@
-"""Recorded numbers: what was measured, by which command, code and versions, and when."""
+"""Recorded numbers: what was measured, by which command, code and versions, and when.
+
+The code is told by its key, see `experiments.keys`. Files named ``published_*`` are no records:
+they hold what others have published.
+"""
 
 import datetime
-import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,9 @@ import numpy
 import torch
 
 import memlib
-from experiments import files
+from experiments import files, keys
 
-ROOT = Path(__file__).parent.parent
+ROOT = keys.ROOT
 RESULTS = ROOT / "results"
 
 
@@ -22,9 +25,9 @@ def save(
     name: str, figures: Any, *, command: str, seed: int | None = None, folder: Path | None = None
 ) -> str:
     """Write ``NAME.json`` to `results` or a folder; return its path, from the repository on."""
-    record = {"figures": figures, "command": command, "seed": seed, **origin()}
+    record = {"figures": figures, "command": command, "seed": seed, **origin(maker(command))}
     path = (folder or RESULTS) / f"{name}.json"
-    files.write(path, (json.dumps(record, indent=1) + "\n").encode())
+    files.write(path, layout(record))
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
@@ -42,12 +45,38 @@ def merge(path: Path, record: Mapping[str, Any], key: Sequence[str]) -> None:
     with files.lock(path.parent):
         runs = json.loads(path.read_text())["runs"] if path.exists() else []
         runs = [run for run in runs if place(run) != place(record)] + [record]
-        lines = [json.dumps(run, allow_nan=False) for run in sorted(runs, key=place)]
-        files.write(path, ('{"runs": [\n' + ",\n".join(lines) + "\n]}\n").encode())
+        files.write(path, layout({"runs": sorted(runs, key=place)}))
 
 
-def origin(*code: Path) -> dict[str, Any]:
-    """Return when, where and with what something was measured; `code` as in `code_hash`."""
+def change(path: Path, how: Callable[[dict[str, Any]], object]) -> None:
+    """Change a record in place, whoever else is writing to it."""
+    with files.lock(path.parent):
+        record = json.loads(path.read_text())
+        how(record)
+        files.write(path, layout(record))
+
+
+def layout(record: Mapping[str, Any]) -> bytes:
+    """Return a record as its file: a line a run, where there are many."""
+    if "runs" not in record:
+        return (json.dumps(record, indent=1) + "\n").encode()
+    lines = [json.dumps(run, allow_nan=False) for run in record["runs"]]
+    return ('{"runs": [\n' + ",\n".join(lines) + "\n]}\n").encode()
+
+
+def maker(command: str) -> str:
+    """Return the module that a command runs.
+
+    Example:
+        >>> maker("python -m experiments ntm --task copy")
+        'experiments.ntm'
+    """
+    _, _, package, name, *_ = command.split()
+    return f"{package}.{name}"
+
+
+def origin(module: str) -> dict[str, Any]:
+    """Return when, where and with what something was measured by a module of the project."""
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "versions": {
@@ -57,17 +86,8 @@ def origin(*code: Path) -> dict[str, Any]:
             "memlib": memlib.__version__,
         },
         "machine": {"processor": processor(), "threads": torch.get_num_threads()},
-        "code": code_hash(*code),
+        "key": keys.today(module),
     }
-
-
-def code_hash(*more: Path) -> str:
-    """Return a hash of memlib's source (the teaching package aside) and of `more` files."""
-    paths = [*(ROOT / "memlib").glob("*.py"), *(ROOT / "memlib" / "tasks").glob("*.py"), *more]
-    digest = hashlib.sha256()
-    for path in sorted(paths):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def processor() -> str:

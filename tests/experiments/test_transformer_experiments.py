@@ -16,7 +16,7 @@ pytest.importorskip("experiments")  # a part of the repository, not of the packa
 pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
 
-from experiments import cache_bytes, files, induction, lengths, mqar, records, training
+from experiments import cache_bytes, files, induction, lengths, mqar, training
 from experiments.mixers import (
     DeltaRule,
     HebbianRule,
@@ -455,9 +455,3 @@ class TestCacheBytes:
         cache_bytes.main(["--tokens", "1024"])
         gpt2 = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("GPT-2 "))
         assert gpt2.split()[-3:] == ["36,864", "1,024", "0.04"]
-
-
-@pytest.mark.parametrize("module", [mqar, induction, lengths])
-def test_the_code_that_a_record_names_is_there(module):
-    assert all(path.exists() for path in module.CODE)
-    assert records.code_hash(*module.CODE) != records.code_hash()
