@@ -13,7 +13,7 @@ pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
 
 from experiments import __main__ as command
-from experiments import check, ntm, progress, records, verify
+from experiments import check, keys, ntm, progress, records, verify
 
 TINY = {"slots": 8, "width": 6, "hidden": 8, "every": 40, "exam": 10, "sequences": 80}
 TINY |= {"batch_size": 2, "layers": 1, "sizes": {"length": (1, 3), "bits": 3}}
@@ -30,8 +30,18 @@ def test_each_stale_record_is_named_with_its_reason(capsys):
 
 @pytest.fixture
 def copied(tmp_path):
-    for path in records.RESULTS.glob("*.json"):
-        shutil.copy(path, tmp_path)
+    """A current record, and one that is stale and named."""
+    for name in ("knn_lm", "babi_live"):
+        shutil.copy(records.RESULTS / f"{name}.json", tmp_path)
+
+    def current(record):
+        for run in record["runs"]:
+            run.pop("verified", None)
+            run["key"] = keys.today("experiments.knn_lm")
+
+    edit(tmp_path / "knn_lm.json", current)
+    edit(tmp_path / "babi_live.json", lambda record: record.update(key="0", verified={}))
+    (tmp_path / "stale.json").write_text('{"babi_live": "why"}')
     return tmp_path
 
 
@@ -52,7 +62,7 @@ def edit(path, change):
         (lambda stale: stale.popitem(), "is stale, and stale.json does not say why"),
         (lambda stale: stale.update(nothing="no"), "names nothing, which is not there"),
         (lambda stale: stale.update(knn_lm="no"), "names knn_lm, which is not stale"),
-        (lambda stale: stale.update({next(iter(stale)): ""}), "gives no reason"),
+        (lambda stale: stale.update(babi_live=""), "gives no reason"),
     ],
 )
 def test_a_list_of_the_stale_that_is_not_true_is_a_fault(change, fault, copied, capsys):
@@ -68,6 +78,7 @@ def test_a_record_of_other_code_is_stale_until_it_is_verified(copied, capsys):
 
     key = group().runs[0]["key"]
     assert group().state == "current"
+    assert checked(copied, capsys)[0] == 0
     edit(copied / "knn_lm.json", lambda record: record["runs"][0].update(key=f"{key}+0"))
     assert group().state == "stale"
     assert checked(copied, capsys)[0] == 1
