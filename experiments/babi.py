@@ -224,7 +224,7 @@ def fit(run: Run, options: argparse.Namespace) -> tuple[training.Training, Recip
     about = {"experiment": "babi", **chosen, "files": data.digest, "recipe": asdict(recipe)}
     mark = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
     path = options.unfinished / f"babi_{mark}.safetensors"
-    job.progress.keys.append(records.origin(__name__)["key"])
+    job.progress.codes.append(records.origin(__name__)["key"])
     with files.lock(path.with_suffix(".lock"), wait=False):
         if options.fresh:
             path.unlink(missing_ok=True)
@@ -247,7 +247,7 @@ def perform(run: Run, options: argparse.Namespace) -> dict[str, Any]:
         "words": len(data.vocabulary),
         "answers": len(data.vocabulary.answers),
         "seconds": round(job.progress.seconds, 1),
-        "keys": job.progress.keys,
+        "codes": job.progress.codes,
         "curve": job.progress.curve,
     }
 

@@ -157,10 +157,10 @@ def perform(layers: int, seed: int, options: argparse.Namespace) -> str:
     about = {"experiment": "induction", "layers": layers, "seed": seed, "recipe": asdict(RECIPE)}
     origin = records.origin(__name__)
     job = set_up(make_model(layers, seed, RECIPE), seed, RECIPE)
-    job.progress.keys.append(origin["key"])
+    job.progress.codes.append(origin["key"])
     found = training.fit(job, RECIPE.sequences, about, options) | {"even": even_scores(RECIPE)}
     command = f"python -m experiments induction --layers {layers} --seeds {seed}"
-    told = {**origin, "command": command, "key": "+".join(job.progress.keys)}
+    told = {**origin, "command": command, "key": "+".join(job.progress.codes)}
     file = options.results / "induction.json"
     records.merge(file, found | told, key=("layers", "seed"))
     if options.export:

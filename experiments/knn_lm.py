@@ -422,11 +422,11 @@ def perform(seed: int, options: argparse.Namespace) -> str:
     origin = records.origin(__name__)
     model = make_model(seed, RECIPE)
     job = set_up(model, texts, seed, RECIPE)
-    job.progress.keys.append(origin["key"])
+    job.progress.codes.append(origin["key"])
     found = training.fit(job, RECIPE.sequences, about, options)
     found |= examine(model.eval(), texts, RECIPE)
     command = f"python -m experiments knn_lm --seeds {seed}"
-    origin |= {"command": command, "key": "+".join(job.progress.keys)}
+    origin |= {"command": command, "key": "+".join(job.progress.codes)}
     records.merge(options.results / "knn_lm.json", found | origin, key=("seed",))
     parts = (
         f"{name} " + ", ".join(f"{m['slots']:,}: {m['bits_per_byte']:.3f}" for m in found[name])

@@ -73,10 +73,10 @@ def perform(scheme: str, seed: int, options: argparse.Namespace) -> str:
     origin = records.origin(__name__)
     model = induction.make_model(2, seed, RECIPE, **SCHEMES[scheme])
     job = induction.set_up(model, seed, RECIPE)
-    job.progress.keys.append(origin["key"])
+    job.progress.codes.append(origin["key"])
     found = training.fit(job, RECIPE.sequences, about, options) | {"tests": tests(model)}
     command = f"python -m experiments lengths --schemes {scheme} --seeds {seed}"
-    origin |= {"command": command, "key": "+".join(job.progress.keys)}
+    origin |= {"command": command, "key": "+".join(job.progress.codes)}
     records.merge(options.results / "lengths.json", found | origin, key=("scheme", "seed"))
     line = ", ".join(f"{t['length']} {t['period']} {t['accuracy']:.3f}" for t in found["tests"])
     return f"{command}: {induction.summary(found)}; length, period, accuracy: {line}"

@@ -262,7 +262,7 @@ def fit(run: Run, path: Path, key: str) -> training.Training:
     """Train from look to look, until one finds the task solved or the budget is spent."""
     job, setting = set_up(run), SETTINGS[run.setting]
     progress = job.progress
-    progress.keys.append(key)
+    progress.codes.append(key)
     if path.exists():
         training.resume(job, path, run.about())
     while progress.sequences < setting.sequences and not solved(run, progress):
@@ -301,7 +301,7 @@ def perform(run: Run, options: argparse.Namespace) -> str:
             "seconds": round(progress.seconds, 3),
             "curve": progress.curve,
         }
-        told = {"command": run.command, **origin, "key": "+".join(progress.keys)}
+        told = {"command": run.command, **origin, "key": "+".join(progress.codes)}
         records.merge(file, {**run.about(), **found, **told}, key=KEY)
         path.unlink()
     return (

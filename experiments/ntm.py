@@ -324,7 +324,7 @@ def perform(run: Run, options: argparse.Namespace) -> str:
         if options.fresh:
             path.unlink(missing_ok=True)
         job = set_up(run)
-        job.progress.keys.append(origin["key"])
+        job.progress.codes.append(origin["key"])
         training.train(
             job,
             run.recipe.sequences,
@@ -334,7 +334,7 @@ def perform(run: Run, options: argparse.Namespace) -> str:
             label=f"{run.task} {run.model} {run.seed}",
         )
         found = run.figures(job.model, job.progress)
-    origin |= {"command": run.command, "key": "+".join(job.progress.keys)}
+    origin |= {"command": run.command, "key": "+".join(job.progress.codes)}
     told = {**run.about(), "variant": run.variant, "device": default_device().type, **origin}
     file = options.results / f"{run.experiment}_{run.task.replace('-', '_')}.json"
     records.merge(file, {**told, **found}, key=("model", "seed", "variant"))

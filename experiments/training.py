@@ -29,14 +29,14 @@ class Progress:
         sequences: seen so far.
         seconds: of CPU time spent on updates, in all sittings together; evaluation is not in it.
         curve: evaluations, each with the ``sequences`` and ``seconds`` before it.
-        keys: of the code that trained it, more than one if it was changed meanwhile.
+        codes: keys of the code that trained it, more than one if it was changed meanwhile.
         norm: running mean of the clipped gradients' norms.
     """
 
     sequences: int = 0
     seconds: float = 0.0
     curve: list[Figures] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
+    codes: list[str] = field(default_factory=list)
     norm: float = 0.0
 
 
@@ -206,9 +206,9 @@ def resume(training: Training, path: Path, about: Mapping[str, Any]) -> None:
     like = checkpoints.flatten(*parts)
     tensors, found = checkpoints.load(path, expected={"run": about}, like=like)
     checkpoints.unflatten(tensors, *parts)
-    new = [key for key in training.progress.keys if key not in found["progress"]["keys"]]
+    new = [key for key in training.progress.codes if key not in found["progress"]["codes"]]
     vars(training.progress).update(found["progress"])
-    training.progress.keys += new
+    training.progress.codes += new
 
 
 def first_below(curve: list[Figures], name: str, limit: float) -> Figures | None:

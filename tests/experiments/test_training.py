@@ -282,9 +282,9 @@ class TestTraining:
     def test_code_that_changed_meanwhile_is_told(self, path):
         for key, sequences in (("a", 20), ("b", 40), ("b", 60)):
             job = make()
-            job.progress.keys.append(key)
+            job.progress.codes.append(key)
             training.train(job, sequences, path=path, about=ABOUT)
-        assert job.progress.keys == ["a", "b"]
+        assert job.progress.codes == ["a", "b"]
 
     def test_optimizer_state_that_is_no_tensor_is_refused(self):
         job = make(kind=torch.optim.LBFGS)
