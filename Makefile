@@ -10,6 +10,8 @@ BUILD := $(RUN) tools/build.py --work "$(OUT)/.build" --out "$(OUT)/_build/html"
 # Nothing of the person's own settings may change a test; tools/surroundings.py does the rest.
 unexport PYTEST_ADDOPTS PYTEST_PLUGINS PYTHONHOME PYTHONPATH PYTHONSTARTUP PIP
 export OMP_NUM_THREADS ?= 1
+# Python reads the path of an editable install in the locale's letters, whatever its UTF-8 mode.
+export LC_ALL := C.UTF-8
 export PYTHONUTF8 := 1
 export RUFF_CACHE_DIR := $(OUT)/.build/ruff
 export MYPY_CACHE_DIR := $(OUT)/.build/mypy

@@ -133,7 +133,8 @@ def calm() -> dict[str, str]:
     """The person's environment without what would send pip elsewhere or change its Python."""
     leaks = ("PYTHON", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "VIRTUAL_ENV", "PIP_OUT")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(leaks)}
-    kept |= {"PYTHONUTF8": "1", "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    kept |= {"LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"}  # paths may have any letters
+    kept |= {"PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     if not os.access(kept.get("HOME", ""), os.W_OK | os.X_OK):  # a cache would go astray
         kept["PIP_NO_CACHE_DIR"] = "1"
     return kept

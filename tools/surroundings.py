@@ -40,6 +40,7 @@ def clean(scratch: Path) -> dict[str, str]:
         **_person(kept, scratch),
         **{name: str(scratch / folder) for name, folder in own.items()},
         "JUPYTER_NO_CONFIG": "1",
+        "LC_ALL": "C.UTF-8",
         "JUPYTER_PREFER_ENV_PATH": "1",
         "OMP_NUM_THREADS": "1",
         "PYTHONHASHSEED": "0",

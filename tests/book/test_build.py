@@ -15,6 +15,7 @@ import sys
 import termios
 import textwrap
 import time
+import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -586,6 +587,18 @@ def test_a_failing_installation_says_why_and_is_tried_again(tmp_path: Path) -> N
     with pytest.raises(SystemExit, match=r"could not set up packages.*\nno room"):
         one.renew()
     assert one.stale()
+
+
+def test_make_starts_a_python_whose_packages_lie_at_odd_places(tmp_path: Path) -> None:
+    """Python up to 3.12 reads such a path in the letters of the locale, and ends if it can't."""
+    venv.create(tmp_path / ODD / ".venv", symlinks=True, with_pip=False)
+    (site,) = (tmp_path / ODD / ".venv").glob("lib/python*/site-packages")
+    (site / "odd.pth").write_text(str(tmp_path / ODD), encoding="utf-8")
+    settings = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONHOME": "/nowhere"}
+    probe = "probe: ; @$(RUN) -c 'import sys; print(sys.path[-1])'"
+    command = ["make", "--eval", probe, "probe", f"OUT={tmp_path / ODD}"]
+    done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, encoding="utf-8")
+    assert done.stdout.strip() == str(tmp_path / ODD), done.stderr
 
 
 def test_how_far_the_installation_is() -> None:
