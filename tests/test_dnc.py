@@ -598,6 +598,7 @@ def peak(steps, every):
     return mode.peak
 
 
+@pytest.mark.slow
 def test_a_long_sequence_fits_into_bounded_memory():
     whole, short = peak(64, None), peak(16, None)
     assert 3.5 * short < whole < 4.5 * short, "all steps are kept"

@@ -769,6 +769,7 @@ def test_a_store_killed_just_before_it_is_renamed_is_the_old_one(moment, tmp_pat
     assert Store.open(tmp_path / "store").keys.unique().tolist() == [1.0]
 
 
+@pytest.mark.slow
 def test_a_store_killed_at_any_moment_is_whole(tmp_path):
     for delay in (0.0, 0.02):
         last = kill_while_saving(tmp_path / "store", "any", delay)
