@@ -19,7 +19,8 @@ export COVERAGE_FILE := $(OUT)/.build/coverage
 export HYPOTHESIS_STORAGE_DIRECTORY := $(OUT)/.build/hypothesis
 export MEMLIB_PAGES := $(OUT)/_build/html
 .DEFAULT_GOAL := help
-.PHONY: help environment book lab test pages notebooks serve tidy lint bench twice links address lock clean
+.PHONY: help environment book lab test fast pages notebooks serve tidy lint bench twice links \
+	address lock lowest clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -36,6 +37,9 @@ lab: environment  ## open the notebooks in JupyterLab
 test: lint  ## ruff, mypy, all tests with coverage, the doctests and every notebook
 	$(RUN) -m pytest --ignore=tests/pages -n 2 --cov --cov-report=term
 	$(BUILD) run
+
+fast: lint  ## ruff, mypy, and the tests and doctests that take less than five seconds each
+	$(RUN) -m pytest -m "not slow" --ignore=tests/pages -n 2
 
 pages: book  ## every built page in headless Chromium: light and dark, wide and narrow
 	$(RUN) -m pytest tests/pages -n 2
@@ -69,6 +73,9 @@ address: environment  ## make address URL=https://...: write the repository's ad
 
 lock:  ## renew requirements.txt with the newest versions that pyproject.toml allows
 	$(PYTHON) tools/lock.py $(PIP)
+
+lowest:  ## the fast tests and two notebooks with the lowest versions that pyproject.toml allows
+	$(PYTHON) tools/lowest.py -- $(PIP)
 
 clean:  ## remove everything that was made, the environment apart
 	rm -rf "$(OUT)/.build" "$(OUT)/_build" dist

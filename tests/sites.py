@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LIBRARY = [Requirement(line).name for line in PROJECT["dependencies"]]
 IMPORTED = [Requirement(line).name for line in PROJECT["optional-dependencies"]["notebooks"]]
+TOOLS = [Requirement(line).name for line in PROJECT["optional-dependencies"]["test"]]
+TOOLS += ["editables", "hatchling", "pip"]  # they build memlib offline
 
 
 def closure(names: list[str]) -> set[str]:

@@ -79,8 +79,8 @@ class RefusingLists(Lists):
 
 few = settings(max_examples=25, stateful_step_count=8)
 Lists.TestCase.settings = RefusingLists.TestCase.settings = few
-TestLists = Lists.TestCase
-TestRefusingLists = RefusingLists.TestCase
+TestLists = pytest.mark.slow(Lists.TestCase)
+TestRefusingLists = pytest.mark.slow(RefusingLists.TestCase)
 
 
 @settings(max_examples=30)

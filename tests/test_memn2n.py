@@ -172,6 +172,7 @@ def test_the_other_rows_never_change_the_answer():
         assert_close(alone[0], expected[row], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradcheck():
     for tying, linear in itertools.product(TYINGS, (False, True)):
         model = make(tying=tying, linear=linear, hops=2, relu=not linear)
@@ -280,6 +281,7 @@ def test_a_linear_start_ends():
     assert torch.equal(scores, make()(story, question))
 
 
+@pytest.mark.slow
 def test_compiles_whole():
     for tying, noise in itertools.product(TYINGS, (0.0, 0.3)):
         torch.compiler.reset()

@@ -481,6 +481,7 @@ def test_a_memory_of_zeros_or_of_extremes(fill):
     assert start.memory.grad.isfinite().all()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_10_000_steps():
     ntm = make(of=NTM, dtype=torch.float32)
@@ -519,6 +520,7 @@ def test_compiles_to_one_graph():
 COMPILERS = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
 @pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C++ compiler here")
 def test_compiles_with_inductor():

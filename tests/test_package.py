@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import pytest
 import sites
 
 HEAVY = {"matplotlib", "IPython", "sklearn", "faiss", "tqdm", "pandas", "jupyterquiz", "scipy"}
@@ -48,14 +50,47 @@ def test_wheel_brings_the_quizzes_and_the_records_and_stays_small(wheel: Path) -
     assert wheel.stat().st_size < LARGEST
 
 
-def test_the_source_archive_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source archive, built from this folder."""
+    folder = tmp_path_factory.mktemp("archive")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(folder)]
     subprocess.run(command, check=True, cwd=sites.ROOT, capture_output=True)
-    archive = next(tmp_path.glob("*.tar.gz"))
+    return next(folder.glob("*.tar.gz"))
+
+
+def test_the_source_archive_builds_the_same_wheel(
+    archive: Path, wheel: Path, tmp_path: Path
+) -> None:
+    assert sites.build(archive, tmp_path).read_bytes() == wheel.read_bytes()
+
+
+def run_tests(python: Path, folder: Path, *options: str) -> tuple[int, str]:
+    """Runs pytest in a folder that sees nothing but itself and the environment of `python`."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PYTEST", "COV"))}
+    command = [str(python), "-m", "pytest", "-q", "--color=no", *options]
+    run = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True)
+    return run.returncode, run.stdout + run.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_tests_of_the_source_archive_run_from_it(archive: Path, tmp_path: Path) -> None:
     with tarfile.open(archive) as held:
-        assert any(name.endswith("/tests/test_package.py") for name in held.getnames())
-    built = sites.build(archive, tmp_path)
-    assert built.read_bytes() == wheel.read_bytes()
+        held.extractall(tmp_path, filter="data")
+    folder = next(tmp_path.glob("memlib-*"))
+    python = sites.make(tmp_path / "env", [*sites.LIBRARY, *sites.IMPORTED, *sites.TOOLS])
+    code, said = run_tests(python, folder, "--collect-only")
+    assert code == 0, said[-3000:]
+    assert all(f"/test_{name}.py::" in said for name in ("ntm", "store", "teaching", "package"))
+    names = ("test_saved.py", "test_checks.py", "key_value.py")
+    cheap = [str(path) for name in names for path in folder.rglob(name)]
+    code, said = run_tests(python, folder, "-m", "not slow", *cheap)
+    assert code == 0, said[-3000:]
+    (folder / "tests" / "reference.py").unlink()
+    code, said = run_tests(python, folder, "--collect-only")
+    assert code, "an archive without what its tests import would not be found"
+    assert "No module named 'reference'" in said
 
 
 def test_an_editable_install_copies_nothing(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ every_function = pytest.mark.parametrize("case", CASES, ids=lambda case: case.na
 BATCHED = [case for case in CASES if case.name != "programs.run"]
 every_batched = pytest.mark.parametrize("case", BATCHED, ids=lambda case: case.name)
 SMOOTH = [case for case in CASES if case.differentiable]
+LARGE = {"MemoryAttention-learned", "NTM-lengths"}  # so many numbers that differences take long
 
 
 def shape_of(letters, **sizes):
@@ -47,7 +48,13 @@ def test_keeps_the_dtype_and_is_as_exact_as_it_allows(case, dtype):
         assert_close(result.to(wanted.dtype), wanted, rtol=error, atol=error)
 
 
-@pytest.mark.parametrize("case", SMOOTH, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.name, marks=[pytest.mark.slow] if case.name in LARGE else [])
+        for case in SMOOTH
+    ],
+)
 def test_gradients_are_those_of_finite_differences(case):
     tensors, module = leaves(case, case.draw()), case.make()
     parameters = dict(module.named_parameters())

@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -14,7 +16,22 @@ HEAD = """\
 # torch: on Linux the default build brings CUDA along; README.md says how to take the CPU build.
 """
 LEFT_OUT = r"(?i)(memlib|pip|nvidia-.*|cuda-.*|triton)\b"  # us, the installer, one platform's torch
-EXTRAS = ".[book,experiments,lab,store,test]"
+PACKAGES = ("hatchling", "editables", ".[book,experiments,lab,store,test]")
+
+
+@contextmanager
+def environment(options: list[str]) -> Iterator[Path]:
+    """A folder with a new environment of all packages, gone afterwards, however it ends."""
+    with tempfile.TemporaryDirectory(prefix="memlib-") as folder:
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        command = [python(Path(folder)), "-m", "pip", "install", *options, *PACKAGES]
+        subprocess.run(command, check=True, cwd=ROOT)
+        yield Path(folder)
+
+
+def python(folder: Path) -> str:
+    """The Python of an environment."""
+    return str(folder / "bin" / "python")
 
 
 def lock(python: str) -> str:
@@ -27,13 +44,9 @@ def lock(python: str) -> str:
 
 
 def renew(options: list[str]) -> None:
-    """Installs everything into an environment that is gone afterwards, however it ends."""
-    with tempfile.TemporaryDirectory(prefix="lock-") as folder:
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        python = f"{folder}/bin/python"
-        command = [python, "-m", "pip", "install", *options, "hatchling", "editables", EXTRAS]
-        subprocess.run(command, check=True, cwd=ROOT)
-        (ROOT / "requirements.txt").write_text(lock(python), encoding="utf-8")
+    """Writes what an environment of the newest versions holds."""
+    with environment(options) as folder:
+        (ROOT / "requirements.txt").write_text(lock(python(folder)), encoding="utf-8")
 
 
 if __name__ == "__main__":

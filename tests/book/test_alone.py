@@ -58,6 +58,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sites.make(folder, [*sites.LIBRARY, *sites.IMPORTED], wheel)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(SECONDS)
 @pytest.mark.parametrize("name", NOTEBOOKS if os.environ.get("NIGHTLY") else [CHEAP])
 def test_it_runs_to_its_end(name: str, python: Path, tmp_path: Path) -> None:
@@ -66,6 +67,7 @@ def test_it_runs_to_its_end(name: str, python: Path, tmp_path: Path) -> None:
     assert ("ml-quiz" in said) == ("teaching.quiz" in said)
 
 
+@pytest.mark.slow
 def test_without_the_files_in_the_package_it_would_stop(wheel: Path, tmp_path: Path) -> None:
     python = sites.make(tmp_path / "bare", [*sites.LIBRARY, *sites.IMPORTED], wheel)
     shutil.rmtree(sites.packages(tmp_path / "bare") / "memlib" / "teaching" / "data")
@@ -122,6 +124,7 @@ def test_no_memlib_on_a_machine_of_ones_own(bare: Path, tmp_path: Path) -> None:
     assert f"run `pip install 'memlib[notebooks] @ git+{ADDRESS}'`" in last(said)
 
 
+@pytest.mark.slow
 def test_on_colab_it_installs_from_the_address_once(
     bare: Path, wheel: Path, tmp_path: Path
 ) -> None:

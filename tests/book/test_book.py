@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import address
+import lowest
 import pytest
 import setup_cell
 import yaml
@@ -93,6 +94,20 @@ def test_the_lock_satisfies_every_range() -> None:
     for requirement in map(Requirement, [*ranges, *system]):
         pin = pins[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(pin), f"{requirement} against {pin}"
+
+
+def test_every_range_has_one_lower_bound(tmp_path: Path) -> None:
+    extras = PROJECT["optional-dependencies"].values()
+    ranges = [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]
+    names = {Requirement(line).name for line in ranges} - {"memlib"} | {"hatchling"}
+    bounds = [Requirement(line) for line in lowest.lowest()]
+    assert {bound.name for bound in bounds} == names
+    assert len(bounds) == len(names)
+    text = (ROOT / "pyproject.toml").read_text()
+    for good, bad in (('"tqdm>=', '"tqdm<'), ('"tqdm>=', '"safetensors>='), ('"tqdm>=', '"tqdm!=')):
+        (tmp_path / "pyproject.toml").write_text(text.replace(good, bad))
+        with pytest.raises(ValueError, match=r"must (be name>=version|have one lower bound)"):
+            lowest.lowest(tmp_path)
 
 
 def test_the_library_needs_torch_and_numpy_alone() -> None:

@@ -25,6 +25,7 @@ import build
 import environment
 import guard
 import lock
+import lowest
 import notebooks
 import psutil
 import pytest
@@ -609,21 +610,48 @@ def test_how_far_the_installation_is() -> None:
     assert environment.progress([], "memlib itself", 0) == "memlib itself"
 
 
-def test_the_lock_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def installing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that were run, none of them in earnest; one that has "stops" in it fails."""
     monkeypatch.setattr(lock.tempfile, "tempdir", str(tmp_path))
     calls = []
 
     def run(command: list[str], **_: Any) -> Any:
         calls.append(command)
-        if "install" in command:
-            assert len(list(tmp_path.iterdir())) == 1
+        assert len(list(tmp_path.glob("memlib-*"))) == 1
+        if "--constraint" in command:
+            constraints = Path(command[command.index("--constraint") + 1]).read_text()
+            assert constraints.splitlines() == lowest.lowest()
+        if "stops" in command:
             raise KeyboardInterrupt
         return SimpleNamespace(stdout="")
 
-    monkeypatch.setattr(lock.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
+    return calls
+
+
+def test_the_lock_leaves_nothing_behind(installing: list[list[str]], tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        lock.renew(["--pre"])
-    assert "--pre" in calls[-1]
+        lock.renew(["stops"])
+    assert lock.PACKAGES[-1] in installing[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lowest_versions_are_installed_and_run_and_leave_nothing_behind(
+    installing: list[list[str]], tmp_path: Path
+) -> None:
+    lowest.prove(["an option"])
+    made, install, *runs = installing
+    assert made[:3] == [sys.executable, "-m", "venv"]
+    assert {"an option", "--constraint", *lock.PACKAGES} <= set(install)
+    assert runs[0][1:3] == ["-m", "pytest"]
+    assert [run[1:4] for run in runs[1:]] == [
+        ["tools/build.py", "run", name] for name in lowest.NOTEBOOKS
+    ]
+    assert {run[0] for run in (install, *runs)} == {f"{made[-1]}/bin/python"}
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt):
+        lowest.prove(["stops"])
     assert list(tmp_path.iterdir()) == []
 
 

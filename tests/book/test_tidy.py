@@ -59,6 +59,7 @@ def test_the_book_is_tidy() -> None:
     )
 
 
+@pytest.mark.slow
 def test_run_and_saved_notebook_comes_back(book: Path, tmp_path_factory: Any) -> None:
     """Executed by a kernel and written by nbformat, as JupyterLab's server does."""
     path = book / f"{SMALL}.ipynb"

@@ -598,6 +598,7 @@ def peak(steps, every):
     return mode.peak
 
 
+@pytest.mark.slow
 def test_a_long_sequence_fits_into_bounded_memory():
     whole, short = peak(64, None), peak(16, None)
     assert 3.5 * short < whole < 4.5 * short, "all steps are kept"
@@ -689,6 +690,7 @@ def test_compiles_to_one_graph(options):
     assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # dynamo looks at all
 def test_a_compiled_step_serves_every_length_with_checkpoints_too():
     torch._dynamo.reset()

@@ -461,6 +461,7 @@ class TestNTM:
         yield
         torch.set_num_threads(before)
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("threads")
     def test_killed_at_any_moment_it_ends_as_if_left_alone(self, tmp_path):
         """It saves after every update, so most kills fall into the middle of a save."""
@@ -485,6 +486,7 @@ class TestNTM:
         assert start(words(killed)).wait() == 0
         assert_same_outcome(outcome(left), outcome(killed))
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("threads")
     def test_the_record_tells_the_whole_run(self, tmp_path, capsys):
         for model in ("ntm", "ntm-feedforward", "lstm"):
@@ -694,6 +696,7 @@ class TestAblation:
         same = ntm_ablation.resized(machine, 12)
         torch.testing.assert_close(same(batch.inputs)[0], machine(batch.inputs)[0])
 
+    @pytest.mark.slow
     def test_the_record(self, tmp_path, monkeypatch):
         tiny = ntm.Recipe(sequences=8, every=8, exam=4, hidden=8, width=6)
         monkeypatch.setitem(ntm.RECIPES["copy"], "ntm", tiny)

@@ -102,6 +102,15 @@ def test_a_read_is_attend_with_top_k(measure, backend, deleted):
     assert_close(store.address(query, 7, strength=1.5), (found, weights))
 
 
+def test_the_strength_is_1_unless_said():
+    store, keys, values, _ = make((6, 6))
+    query = draw(2, 5, 4, seed=9)
+    value, weights = attend(query, keys, values, top_k=3, need_weights=True)
+    ids, found = store.address(query, 3)
+    assert_close(torch.zeros_like(weights).scatter(-1, ids, found), weights)
+    assert_close(store.read(query, 3), value)
+
+
 @every_backend
 def test_an_empty_store_reads_as_0(backend):
     store = Store(4, 3, batch_size=2, backend=backend, **DOUBLE)
@@ -760,6 +769,7 @@ def test_a_store_killed_just_before_it_is_renamed_is_the_old_one(moment, tmp_pat
     assert Store.open(tmp_path / "store").keys.unique().tolist() == [1.0]
 
 
+@pytest.mark.slow
 def test_a_store_killed_at_any_moment_is_whole(tmp_path):
     for delay in (0.0, 0.02):
         last = kill_while_saving(tmp_path / "store", "any", delay)
