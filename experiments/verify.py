@@ -29,8 +29,8 @@ from typing import Any
 from experiments import check, records
 from experiments.check import Group
 
-ASIDE = {  # where, when and how long; `key` and its like tell the code, not the numbers
-    "command", "date", "key", "keys", "machine", "runs", "seconds", "seconds_examining",
+ASIDE = {  # where, when and how long; `key` and `codes` tell the code, not the numbers
+    "codes", "command", "date", "key", "machine", "runs", "seconds", "seconds_examining",
     "seconds_per_byte", "solved_seconds", "verified", "versions",
 }  # fmt: skip
 REPEATS = 3  # of a benchmark
