@@ -11,6 +11,7 @@ import checks
 import controls
 import picture
 import pytest
+import setup_cell
 from checks import HTML
 from playwright.sync_api import Browser
 
@@ -68,6 +69,16 @@ def test_quizzes_lead_to_pages() -> None:
     assert sum("Read more: <a" in page for page in pages) >= 3
     assert [link for page in pages for link in dead(page)] == []
     assert dead('<p class="ml-more">Read more: <a href="intro.ipynb#the-idea">') == ["intro.ipynb"]
+
+
+@pytest.mark.parametrize("name", [p.stem for p in setup_cell.stored()])
+def test_the_download_button_gives_the_stored_notebook(name: str) -> None:
+    (stored,) = (path for path in setup_cell.stored() if path.stem == name)
+    place = stored.relative_to(setup_cell.ROOT)
+    html = (HTML / place.with_suffix(".html")).read_text(encoding="utf-8")
+    (link,) = set(re.findall(r'href="([^"]*_sources/[^"]*\.ipynb)"', html))
+    given = (HTML / place).parent / link
+    assert given.resolve().read_bytes() == stored.read_bytes()
 
 
 LABELS = {"Answer", "Code", "Every answer explained", "Output", "Solution"}
