@@ -124,6 +124,7 @@ BROKEN = notebook(
 LINKS = "# Three\n\n[To two](two.ipynb), and to [its section](two.ipynb#a-section).\n"
 
 
+@pytest.mark.slow
 def test_a_failing_cell_leaves_a_whole_book(tree: Callable[..., Tree]) -> None:
     book = tree(one=notebook("# One", "print('one ' + 'ran')"), two=BROKEN, three=LINKS)
     done = book.build()
@@ -147,6 +148,7 @@ def test_a_failing_cell_leaves_a_whole_book(tree: Callable[..., Tree]) -> None:
     assert "all is well" in book.page("two")
 
 
+@pytest.mark.slow
 def test_notebooks_of_one_stem_in_two_folders_are_two(tree: Callable[..., Tree]) -> None:
     book = tree(one=notebook("# One", "print('the first ' + 'one')"))
     book.write("more/one.ipynb", notebook("# Another", "print('the second ' + 'one')"))
@@ -160,6 +162,7 @@ def test_notebooks_of_one_stem_in_two_folders_are_two(tree: Callable[..., Tree])
     assert "executed 0 of 2 notebooks" in book.build().stdout
 
 
+@pytest.mark.slow
 def test_a_warning_still_ends_the_build(tree: Callable[..., Tree]) -> None:
     book = tree(one="# One\n\n[nowhere](two.md)\n")
     done = book.build()
@@ -169,6 +172,7 @@ def test_a_warning_still_ends_the_build(tree: Callable[..., Tree]) -> None:
     assert not (book.root / "_build/html").exists()
 
 
+@pytest.mark.slow
 def test_the_download_is_the_stored_notebook(tree: Callable[..., Tree]) -> None:
     book = tree(one=notebook("# One", "print('one')"))
     assert book.build().returncode == 0
@@ -209,6 +213,7 @@ def test_a_kernel_that_dies_is_told(tree: Callable[..., Tree]) -> None:
     assert "Kernel died" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_network_is_off(tree: Callable[..., Tree]) -> None:
     source = "import socket; socket.create_connection(('203.0.113.1', 80), 2)"
     done = tree(one=notebook("# One", source)).build("run")
@@ -244,6 +249,7 @@ def book(tree: Callable[..., Tree], monkeypatch: pytest.MonkeyPatch) -> Iterator
     return make
 
 
+@pytest.mark.slow
 def test_a_budget_is_told_to_a_person_and_judged_in_ci(
     book: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -262,6 +268,7 @@ def test_a_budget_is_told_to_a_person_and_judged_in_ci(
     assert json.loads(one.records.read_text()) == {}, "no green stamp"
 
 
+@pytest.mark.slow
 def test_what_keeps_its_budget_alone_passes(
     book: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -280,6 +287,7 @@ def test_memory_has_a_budget_too() -> None:
     assert Cost(64, 1, 1).over("store") == ["64 s of CPU; the budget is 45 s"]
 
 
+@pytest.mark.slow
 def test_cost_is_that_of_the_whole_tree_and_no_sleep_is_in_it(
     book: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -330,6 +338,7 @@ def test_budgets_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- What is said meanwhile ----
 
 
+@pytest.mark.slow
 def test_every_step_says_what_it_does(tree: Callable[..., Tree]) -> None:
     done = tree(one=notebook("# One", "print(1)")).build()
     assert re.search(r"^notebooks: 0 of 1 done", done.stdout, re.M)
@@ -446,6 +455,7 @@ PLACES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["all", *PLACES])
 def test_nothing_leaks(tree: Callable[..., Tree], tmp_path: Path, place: str) -> None:
     leaks = plant(tmp_path)
