@@ -607,7 +607,7 @@ def test_make_starts_a_python_whose_packages_lie_at_odd_places(tmp_path: Path) -
     (site / "odd.pth").write_text(str(tmp_path / ODD), encoding="utf-8")
     settings = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONHOME": "/nowhere"}
     probe = "probe: ; @$(RUN) -c 'import sys; print(sys.path[-1])'"
-    command = ["make", "--eval", probe, "probe", f"OUT={tmp_path / ODD}"]
+    command = ["make", "--no-print-directory", "--eval", probe, "probe", f"OUT={tmp_path / ODD}"]
     done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, encoding="utf-8")
     assert done.stdout.strip() == str(tmp_path / ODD), done.stderr
 
