@@ -106,7 +106,7 @@ class Book:
         keys = {name: digest([path], ROOT) + shared for name, path in stored.items()}
         stale = [name for name in keys if records.get(name, {}).get("key") != keys[name]]
         # The longest first: it would be waited for alone at the end.
-        stale.sort(key=lambda name: -records.get(name, {}).get("cpu", float("inf")))
+        stale.sort(key=lambda name: -records.get(name, {}).get("cpu", notebooks.seconds(name)))
         again: list[str] = []
 
         def done(name: str, cost: Cost, failure: Failure | None) -> None:
@@ -201,9 +201,8 @@ class Book:
             return ""
         lines = [f"{'over its budget':<26}{'CPU s':>7}{'of':>5}{'wall s':>8}{'MB':>7}{'of':>6}"]
         for name, cost in self.over:
-            seconds = notebooks.SECONDS.get(name, notebooks.ANY_SECONDS)
             lines.append(
-                f"{name:<26}{cost.cpu:>7.0f}{seconds:>5.0f}{cost.wall:>8.0f}"
+                f"{name:<26}{cost.cpu:>7.0f}{notebooks.seconds(name):>5.0f}{cost.wall:>8.0f}"
                 f"{cost.megabytes:>7.0f}{notebooks.MEGABYTES:>6.0f}"
             )
         return "\n".join(lines)

@@ -31,6 +31,11 @@ MEGABYTES = 2000.0
 MINUTES = "NOTEBOOK_MINUTES"  # of wall time, after which a notebook is said to hang
 
 
+def seconds(name: str) -> float:
+    """The budget of a notebook."""
+    return SECONDS.get(name, ANY_SECONDS)
+
+
 @dataclass(frozen=True)
 class Cost:
     """What a notebook took."""
@@ -41,10 +46,9 @@ class Cost:
 
     def over(self, name: str) -> list[str]:
         """Which budgets of that notebook it goes beyond."""
-        seconds = SECONDS.get(name, ANY_SECONDS)
         faults = []
-        if self.cpu > seconds:
-            faults.append(f"{self.cpu:.0f} s of CPU; the budget is {seconds:.0f} s")
+        if self.cpu > seconds(name):
+            faults.append(f"{self.cpu:.0f} s of CPU; the budget is {seconds(name):.0f} s")
         if self.megabytes > MEGABYTES:
             faults.append(f"{self.megabytes:.0f} MB; the budget is {MEGABYTES:.0f} MB")
         return faults
