@@ -123,6 +123,7 @@ class Calls(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+@pytest.mark.needs_torch("2.12")
 @pytest.mark.parametrize("tying", TYINGS)
 def test_a_story_is_looked_up_once_however_many_hops(tying):
     lookups = {
@@ -281,6 +282,7 @@ def test_a_linear_start_ends():
     assert torch.equal(scores, make()(story, question))
 
 
+@pytest.mark.needs_torch("2.13")
 @pytest.mark.slow
 def test_compiles_whole():
     for tying, noise in itertools.product(TYINGS, (0.0, 0.3)):

@@ -513,6 +513,7 @@ def compiled_equals_eager(backend, heads):
     assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.needs_torch("2.13")
 def test_compiles_to_one_graph():
     compiled_equals_eager("aot_eager", (2, 2))
 
@@ -520,6 +521,7 @@ def test_compiles_to_one_graph():
 COMPILERS = [os.environ.get("CXX", ""), "g++", "clang++", "c++"]
 
 
+@pytest.mark.needs_torch("2.13")
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
 @pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C++ compiler here")
@@ -527,6 +529,7 @@ def test_compiles_with_inductor():
     compiled_equals_eager("inductor", (1, 1))
 
 
+@pytest.mark.needs_torch("2.13")
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # dynamo looks at all
 def test_a_compiled_step_serves_every_length_and_every_copy():
     torch._dynamo.reset()

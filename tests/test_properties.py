@@ -132,6 +132,7 @@ def test_works_under_autocast(case):
     assert all(t.grad.isfinite().all() for t in tensors.values() if t.grad is not None)
 
 
+@pytest.mark.needs_torch("2.13")
 @every_batched
 def test_compiles_to_one_graph(case):
     torch._dynamo.reset()

@@ -672,6 +672,7 @@ def test_3000_steps():
 # What a module must bear
 
 
+@pytest.mark.needs_torch("2.13")
 @pytest.mark.parametrize("options", [(), OPTIONS], ids=str)
 def test_compiles_to_one_graph(options):
     torch._dynamo.reset()
@@ -690,6 +691,7 @@ def test_compiles_to_one_graph(options):
     assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.needs_torch("2.13")
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # dynamo looks at all
 def test_a_compiled_step_serves_every_length_with_checkpoints_too():
@@ -709,6 +711,7 @@ def test_a_compiled_step_serves_every_length_with_checkpoints_too():
             assert_close(ours.grad, theirs.grad)
 
 
+@pytest.mark.needs_torch("2.12")
 @pytest.mark.parametrize("kind", KINDS)
 def test_runs_on_meta(kind):
     options = dict.fromkeys(OPTIONS, True)

@@ -266,6 +266,7 @@ def test_angles_are_made_once_a_step_for_all_layers():
     assert _turn_at.cache_info()[:2] == (2 * 4, 4)  # hits, misses
 
 
+@pytest.mark.needs_torch("2.13")
 @torch.no_grad()
 def test_two_compilations_however_long_it_grows():
     torch._dynamo.reset()

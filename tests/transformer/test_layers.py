@@ -540,6 +540,7 @@ def counting():
     return graphs, backend
 
 
+@pytest.mark.needs_torch("2.13")
 @pytest.mark.parametrize("window", [None, 6])
 @torch.no_grad()
 def test_two_compilations_however_long_it_grows(counting, window):
@@ -556,6 +557,7 @@ def test_two_compilations_however_long_it_grows(counting, window):
         assert_close(layer(x[:, 30:], cache)[0], parts[:, 30:], rtol=0, atol=1e-12)
 
 
+@pytest.mark.needs_torch("2.13")
 @torch.no_grad()
 def test_a_compiled_step_of_a_full_row_writes_nothing(counting):
     _, backend = counting
@@ -570,6 +572,7 @@ def test_a_compiled_step_of_a_full_row_writes_nothing(counting):
     assert torch.equal(cache.keys[1, 0, 1], new[1, 0, 0])
 
 
+@pytest.mark.needs_torch("2.13")
 def test_a_compiled_layer_trains_alike():
     torch._dynamo.reset()
     layer = make((4, 2))
