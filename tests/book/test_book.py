@@ -186,6 +186,19 @@ def test_readme_example_runs() -> None:
         exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
 
 
+def test_every_test_that_is_named_is_there() -> None:
+    """In what people read and what tools run: a move leaves no name behind."""
+    texts = [path for path in tracked() if path.suffix in {".md", ".yaml", ".yml", ".ipynb", ".py"}]
+    named = {
+        (path.name, name)
+        for path in texts
+        for name in re.findall(r"\btests/[\w/]*\w\.py\b", path.read_text(encoding="utf-8"))
+    }
+    assert len(named) >= 8
+    gone = {(path, name) for path, name in named if not (ROOT / name).exists()}
+    assert {(path, name) for path, name in gone if "NAME" not in name} == set()
+
+
 def test_no_machine_is_named_in_the_repository() -> None:
     words = ["/work" + "/", "/root" + "/", "/opt" + "/", "pypi" + ".org", "registry.npm" + "js"]
     for path in tracked():

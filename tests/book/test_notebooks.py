@@ -25,7 +25,7 @@ TEMPLATE = [
 ]
 CHAPTERS = ["key_value", "content", "addressable", "ntm", "memn2n", "transformer", "dnc"]
 CHAPTERS += ["models", "store"]
-MEND = "run `make tidy`"  # tests/test_tidy.py compares the whole form
+MEND = "run `make tidy`"  # tests/book/test_tidy.py compares the whole form
 SHOWS = {  # what shows a picture, and its arguments in order
     "teaching.show": ("fig", "alt", "name"),
     "teaching.animate": ("draw", "frames", "alt", "name"),
