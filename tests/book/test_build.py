@@ -371,10 +371,10 @@ def test_a_word_where_no_bar_is_drawn(
 ) -> None:
     monkeypatch.setattr(progress, "SILENCE", 0.05)
     with progress.never_silent("ntm"), progress.tqdm(total=4, disable=True):
-        time.sleep(0.3)
+        time.sleep(1.0)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) >= 2
-    assert set(lines) == {"ntm: at work for 0 s"}
+    assert all(re.fullmatch(r"ntm: at work for \d+ s", line) for line in lines)
 
 
 def test_a_bar_on_a_terminal() -> None:
