@@ -306,9 +306,10 @@ def _scores(query: Tensor, keys: Tensor, measure: str, strength: float | Tensor 
     if measure == "negative_squared_distance":
         return _times(_nearness(query, keys, strength), strength)
     query, keys = _single(query), _single(keys)
-    if measure == "cosine":  # of few queries: the keys themselves are left as they are
-        keys, norm = _normed(keys)
-        return _times(_unit(query), strength) @ keys.mT / norm.mT
+    if measure == "cosine":
+        scale = _power_of_two(keys)
+        scores = _times(_unit(query), strength) @ (keys / scale).mT
+        return scores / _norm(keys / scale).mT
     return _times(_times(query, _scale(measure, query)), strength) @ keys.mT
 
 
@@ -340,21 +341,21 @@ def _times(x: Tensor, strength: float | Tensor) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    x, norm = _normed(x)
-    return x / norm
+    x = x / _power_of_two(x)
+    return x / _norm(x)
 
 
-def _normed(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return x at a scale where squares neither vanish nor overflow, and its norm (..., 1) there.
+def _norm(x: Tensor) -> Tensor:
+    """Return the norm of each vector; of a zero vector infinity, so that its cosine is 0."""
+    return F.threshold(torch.linalg.vector_norm(x, dim=-1, keepdim=True), 0, torch.inf)
 
-    A power of two loses no digit. The norm of a zero vector is infinite, so that its cosine is 0.
-    """
+
+def _power_of_two(x: Tensor) -> Tensor:
+    """Return the scale (..., 1) at which no square vanishes or overflows, and no digit is lost."""
     largest = torch.linalg.vector_norm(x.detach(), torch.inf, dim=-1, keepdim=True)
     integer, exponent = EXPONENT[x.dtype]
     bits = largest.clamp_min(torch.finfo(x.dtype).tiny).view(integer)
-    x = x / bits.bitwise_and(exponent).view(x.dtype)
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return x, F.threshold(norm, 0, torch.inf)
+    return bits.bitwise_and(exponent).view(x.dtype)
 
 
 def _single(x: Tensor) -> Tensor:
