@@ -1,0 +1,265 @@
+"""One example after the other: called, compared with float64, and if it fails, made small."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import draws, subjects, truth
+from .bounds import BOUNDS, GRADIENT
+from .draws import DTYPES, Tensors
+
+RANGE = 1e36  # a number on the way from which on a call may refuse
+SMALL = 80  # numbers that an example may have to be printed
+NAMES = {torch.bool: "bool", torch.int64: "int64"}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One call of one function.
+
+    Attributes:
+        name: of the function.
+        dtype: "float32" and so on.
+        tensors: of the dtype (masks bool, tokens int64).
+        options: its other arguments.
+        source: how to make it again.
+    """
+
+    name: str
+    dtype: str
+    tensors: Tensors
+    options: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+
+    def __str__(self) -> str:
+        numbers = sum(x.numel() for x in self.tensors.values())
+        if numbers > SMALL:
+            return self.source
+        given = [f"{n}={x.tolist()}" for n, x in self.tensors.items()]
+        given += [f"{n}={value!r}" for n, value in self.options.items()]
+        return f'given("{self.name}", "{self.dtype}", {", ".join(given)}),'
+
+
+def drawn(name: str, dtype: str, seed: int) -> Example:
+    """The example that a seed stands for."""
+    subject = subjects.SUBJECTS[name]
+    rng = draws.random(name + dtype, seed)
+    letters = set(" ".join(subject.shapes.values()).split())
+    tensors, options = subject.draw(rng, dtype, draws.sizes(rng, letters))
+    tensors = draws.restride(tensors, str(rng.choice(draws.STRIDES)))
+    return Example(name, dtype, tensors, options, f'drawn("{name}", "{dtype}", {seed}),')
+
+
+def given(name: str, dtype: str, **arguments: Any) -> Example:
+    """The example with these tensors, as nested lists, and options."""
+    shapes = subjects.SUBJECTS[name].shapes
+    tensors, options = {}, {}
+    for key, value in arguments.items():
+        if isinstance(value, list) or (key in shapes and isinstance(value, Tensor)):
+            x = torch.as_tensor(value)
+            tensors[key] = x.to(DTYPES[dtype]) if x.is_floating_point() else x
+        else:
+            options[key] = value
+    return Example(name, dtype, tensors, options, f"{name} {arguments}")
+
+
+class Error(NamedTuple):
+    """How far one number is off, as a multiple of what is allowed."""
+
+    ratio: float
+    error: float  # relative to what its bound is relative to
+    said: str
+
+
+def judge(example: Example, gradients: bool = True) -> list[Error]:
+    """Call, and compare each result and gradient with float64."""
+    subject = subjects.SUBJECTS[example.name]
+    exact = {
+        n: x.detach().double().requires_grad_(n not in subject.constant)
+        if x.is_floating_point()
+        else x
+        for n, x in example.tensors.items()
+    }
+    arguments = {
+        n: x.detach().as_strided(x.shape, x.stride()).requires_grad_(exact[n].requires_grad)
+        for n, x in example.tensors.items()
+    }
+    try:
+        got = subject.call(arguments, example.options)
+    except (ValueError, FloatingPointError) as refusal:
+        return [refused(subject.truth(exact, example.options, None), refusal)]
+    plain = [x.detach().double() if x.is_floating_point() else x for x in got]
+    told = subject.truth(exact, example.options, plain)
+    errors = [Error(math.inf, math.inf, said) for said in told.wrong]
+    for i, (found, wanted) in enumerate(zip(got, told.results, strict=True)):
+        errors += compare(found, wanted, example, f"result {i}")
+    if gradients and all(e.ratio <= 1 for e in errors):
+        errors += slopes(example, arguments, exact, got, told)
+    return errors
+
+
+def refused(told: truth.Truth, refusal: Exception) -> Error:
+    """An error is right only where numbers on the way go beyond float32."""
+    if told.largest >= RANGE and "must" in str(refusal) and "float" in str(refusal):
+        return Error(0.0, 0.0, "refused")
+    return Error(math.inf, math.inf, f"refused without need: {refusal}")
+
+
+def compare(found: Tensor, wanted: truth.Expected, example: Example, what: str) -> list[Error]:
+    """Hold one result against the one in float64."""
+    number, bound = torch.finfo(DTYPES[example.dtype]), BOUNDS[example.name]
+    if found.dtype != DTYPES[example.dtype] or found.shape != wanted.value.shape:
+        return [Error(math.inf, math.inf, f"{what} is {found.dtype} {tuple(found.shape)}")]
+    limit = getattr(bound, example.dtype)
+    reach = torch.as_tensor(wanted.reach, dtype=torch.float64)
+    if bound.module:
+        allowed = limit * (1 + reach)
+    else:
+        allowed = torch.maximum((truth.ROUNDING * reach).expm1(), torch.tensor(limit))
+    value, got = wanted.value.detach(), found.detach().double()
+    grain = wanted.grain * number.smallest_normal * number.eps + wanted.slack
+    off = (got - value).abs() - grain
+    ratio = off.clamp_min(0) / (wanted.size * allowed).clamp_min(1e-300)
+    error = off.clamp_min(0) / wanted.size.clamp_min(1e-300)
+    # what the dtype cannot hold may be infinite
+    beyond = (value.abs() + wanted.size * allowed) >= number.max
+    ratio = torch.where(beyond & (got.abs() >= number.max * 0.98), 0.0, ratio)
+    ratio = torch.where((got == value) | (off <= 0), 0.0, ratio)
+    ratio = torch.where(got.isnan(), math.inf, ratio)
+    errors = [worst(ratio, error, got, value, what)]
+    if wanted.weights and got.numel():
+        off_by = (got.sum(-1) - value.sum(-1)).abs() - got.shape[-1] * number.smallest_normal
+        errors.append(Error(float((off_by / limit).max()), 0.0, f"{what}: a sum is off"))
+        errors.append(Error(math.inf * (got < 0).any(), 0.0, f"{what}: a weight below 0"))
+    return errors
+
+
+def worst(ratio: Tensor, error: Tensor, got: Tensor, value: Tensor, what: str) -> Error:
+    """The number that is off the most."""
+    if not ratio.numel():
+        return Error(0.0, 0.0, what)
+    at = int(ratio.nan_to_num(nan=math.inf).argmax())
+    place = tuple(int(i) for i in torch.unravel_index(torch.tensor(at), ratio.shape))
+    said = f"{what} at {place}: got {float(got.flatten()[at]):.9g}"
+    said += f", right {float(value.flatten()[at]):.9g}"
+    fine = error.masked_fill((ratio > 1) | (ratio == 0), 0.0)
+    ratio_at = float(ratio.flatten()[at])
+    return Error(
+        math.inf if math.isnan(ratio_at) else ratio_at,
+        float(error.flatten()[at] if ratio_at > 1 else fine.max()),
+        said,
+    )
+
+
+def slopes(
+    example: Example,
+    arguments: Tensors,
+    exact: Tensors,
+    got: Sequence[Tensor],
+    told: truth.Truth,
+) -> list[Error]:
+    """Hold the gradients of a weighed sum of the results against those in float64."""
+    pairs = [
+        (found, wanted)
+        for found, wanted in zip(got, told.results, strict=True)
+        if found.requires_grad and wanted.value.requires_grad
+    ]
+    if not pairs or told.slopes is None:
+        return []
+    rng = torch.Generator().manual_seed(len(example.source))
+    dtype = DTYPES[example.dtype]
+    weighed = [torch.randn(x.shape, generator=rng).to(dtype) for x, _ in pairs]
+    if any(not x.isfinite().all() for x, _ in pairs):
+        return []
+    names = [n for n, x in arguments.items() if x.requires_grad]
+    ours = torch.autograd.grad(
+        [x for x, _ in pairs], [arguments[n] for n in names], weighed, allow_unused=True
+    )
+    right = torch.autograd.grad(
+        [x.value for _, x in pairs], [exact[n] for n in names],
+        [g.double() for g in weighed], allow_unused=True,
+    )  # fmt: skip
+    sizes = told.slopes([g.double() for g in weighed])
+    reach = max(float(torch.as_tensor(w.reach).max()) for _, w in pairs)
+    limit = GRADIENT[example.dtype] + 10 * truth.ROUNDING * reach
+    number = torch.finfo(dtype)
+    errors = []
+    for name, our, true in zip(names, ours, right, strict=True):
+        if true is None or not true.isfinite().all():
+            continue
+        our = torch.zeros_like(arguments[name]) if our is None else our
+        size = sizes[name].broadcast_to(true.shape)
+        off = (our.double() - true).abs() - 100 * number.smallest_normal * number.eps
+        ratio = off.clamp_min(0) / (limit * size).clamp_min(1e-300)
+        ratio = torch.where(off <= 0, 0.0, ratio)
+        ratio = torch.where(our.isfinite(), ratio, math.inf)
+        ratio = torch.where(size >= number.max / 1e3, 0.0, ratio)  # cannot be held on the way
+        if example.options.get("measure") == "cosine":  # of a zero vector no derivative is right
+            still = (arguments[name] == 0).all(-1, keepdim=True) & our.isfinite()
+            ratio = torch.where(still, 0.0, ratio) if name in ("query", "keys") else ratio
+        errors.append(worst(ratio, ratio * limit, our.double(), true, f"gradient by {name}"))
+    return errors
+
+
+def failing(example: Example) -> Error | None:
+    """The worst of what is wrong with an example; None if all is right."""
+    error = max(judge(example), key=lambda e: e.ratio)
+    return error if error.ratio > 1 else None
+
+
+def shrink(example: Example) -> Example:
+    """A smaller example that fails too."""
+    shapes = subjects.SUBJECTS[example.name].shapes
+    again = True
+    while again:
+        again = False
+        for letter, size in subjects.SUBJECTS[example.name].sizes(example.tensors).items():
+            half = size // 2
+            for start, end in ((0, half), (half, size)) if half else ():
+                smaller = cut(example, shapes, letter, start, end)
+                if smaller is not None and _fails(smaller):
+                    example, again = smaller, True
+                    break
+    return example
+
+
+def cut(example: Example, shapes: dict[str, str], letter: str, start: int, end: int) -> Any:
+    """The same example with a part of one size."""
+    tensors = {}
+    for name, x in example.tensors.items():
+        letters = shapes[name].split()
+        letters = letters[len(letters) - x.ndim :]
+        if letter in letters:
+            dim = letters.index(letter)
+            x = x.narrow(dim, start, end - start) if x.shape[dim] > 1 else x
+        tensors[name] = x.clone()
+    options = dict(example.options)
+    for k in {"top_k", "k"} & options.keys():
+        options[k] = min(options[k], end - start) if letter == "N" else options[k]
+    if letter == "S" and (end - start) % 2 == 0:
+        return None
+    return replace(example, tensors=tensors, options=options)
+
+
+def _fails(example: Example) -> bool:
+    try:
+        return failing(example) is not None
+    except (RuntimeError, TypeError, IndexError):
+        return False
+
+
+def examples(name: str, dtype: str, seed: int, count: int | None = None) -> Iterator[Example]:
+    """Examples without end, or as many as are wanted."""
+    number = 0
+    while count is None or number < count:
+        yield drawn(name, dtype, seed * 1_000_000 + number)
+        number += 1
+
+
+def report(example: Example, error: Error) -> str:
+    """What is wrong, and the line to paste into `found`."""
+    return f"{error.said} ({error.ratio:.3g} times what is allowed)\n    {example}"
