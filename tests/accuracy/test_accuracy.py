@@ -10,13 +10,13 @@ import time
 import pytest
 import torch
 
-from . import campaign, found, subjects
+from . import campaign, found, table
 from .draws import DTYPES
 
 SEED = int(os.environ.get("NUMBERS_SEED", "0"))
 SECONDS = 60 * float(os.environ.get("NUMBERS_MINUTES", "0"))
 COUNT = 25  # of each function and dtype, which takes a minute in all
-EACH = [(name, dtype) for name in subjects.SUBJECTS for dtype in DTYPES]
+EACH = [(name, dtype) for name in table.SUBJECTS for dtype in DTYPES]
 MOST = 3  # failures that are told
 
 

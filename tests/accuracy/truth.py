@@ -34,7 +34,7 @@ class Expected:
         slack: by how much it may be off however small it is.
         reach: the largest |strength * score| behind it.
         grain: of numbers this small the spacing counts, times the smallest of the dtype.
-        weights: they are at least 0 and sum to at most 1.
+        kind: "weights" are at least 0, "logs" are of numbers that sum to 1.
     """
 
     value: Tensor
@@ -42,7 +42,7 @@ class Expected:
     reach: Tensor | float = 0.0
     slack: Tensor | float = 0.0
     grain: float = 1.0
-    weights: bool = False
+    kind: str = ""
 
 
 @dataclass
@@ -53,6 +53,7 @@ class Truth:
         results: in the order of the call's.
         largest: of all numbers on the way; beyond the range of float32 a call may refuse.
         slopes: from what results are weighed with to the size of each argument's gradient.
+        reach: of the gradients, where it is further than that of the results.
         wrong: what is wrong with a selection.
     """
 
@@ -60,6 +61,7 @@ class Truth:
     largest: float
     slopes: Callable[[Sequence[Tensor]], dict[str, Tensor]] | None = None
     wrong: list[str] = field(default_factory=list)
+    reach: float = 0.0
 
 
 class Scores(NamedTuple):
@@ -157,11 +159,8 @@ def look(
     return Look(weights, reach, largest, compared, beta)
 
 
-def pull(found: Look, wanted: Tensor, dims: tuple[int, int]) -> dict[str, Tensor]:
-    """Size of the gradients by query and keys when weight n is weighed with `wanted` (..., L, N).
-
-    `dims` are the leading dimensions of query and keys.
-    """
+def pull(found: Look, wanted: Tensor) -> dict[str, Tensor]:
+    """Size of the gradients by query and keys when weight n is weighed with `wanted`."""
     w = found.weights.detach()
     total = (w * wanted).sum(-1, keepdim=True)
     blame = (w.clamp_min(FAINT) * (wanted + total)).nan_to_num()
@@ -281,10 +280,12 @@ def sweep(state: Tensor, patterns: Tensor, steps: int) -> Tensor:
 
 
 def mixture(logits: Tensor, near: Tensor, mix: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """log(λ near + (1 - λ) softmax(logits)), and the same without logarithm."""
+    """log(λ near + (1 - λ) softmax(logits)), and log softmax(logits)."""
     share = torch.where(known, mix, 0.0).unsqueeze(-1)
     alone = logits.log_softmax(-1)
     top = torch.maximum(alone, torch.where(near > 0, near.clamp_min(1e-300).log(), -math.inf))
-    top = top.detach()  # as a factor outside the logarithm, so that nothing underflows
-    inside = share * near * (-top).exp() + (1 - share) * (alone - top).exp()
-    return inside.log() + top, (share * near + (1 - share) * alone.exp()).detach()
+    top = top.detach()  # a factor before the logarithm, so that nothing underflows
+    inside = share * near * (-top).exp().clamp_max(1e300) + (1 - share) * (alone - top).exp()
+    never = inside == 0
+    value = torch.where(never, -math.inf, torch.where(never, 1.0, inside).log() + top)
+    return value, alone.detach()
