@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import draws, table, truth
+from . import draws, gates, memories, table, truth, verbs  # noqa: F401  (they fill the table)
 from .bounds import BOUNDS, GRADIENT
 from .draws import DTYPES, Tensors
 
