@@ -14,7 +14,8 @@ from .draws import DTYPES, Tensors
 
 RANGE = 1e36  # a number on the way from which on a call may refuse
 SMALL = 80  # numbers that an example may have to be printed
-NAMES = {torch.bool: "bool", torch.int64: "int64"}
+COMPARED = ("query", "keys", "key", "memory")
+SHARES = ("weights", "content", "previous", "shift", "usage")
 
 
 @dataclass(frozen=True)
@@ -209,11 +210,18 @@ def slopes(
         ratio = torch.where(off <= 0, 0.0, ratio)
         ratio = torch.where(our.isfinite(), ratio, math.inf)
         ratio = torch.where(size >= number.max / 1e3, 0.0, ratio)  # cannot be held on the way
-        if example.options.get("measure") == "cosine":  # of a zero vector no derivative is right
-            still = (arguments[name] == 0).all(-1, keepdim=True) & our.isfinite()
-            ratio = torch.where(still, 0.0, ratio) if name in ("query", "keys") else ratio
+        ratio = torch.where(free(example, name, arguments[name]) & our.isfinite(), 0.0, ratio)
         errors.append(worst(ratio, ratio * limit, our.double(), true, f"gradient by {name}"))
     return errors
+
+
+def free(example: Example, name: str, x: Tensor) -> Tensor:
+    """Where any finite gradient will do: none is right, or float32 cannot hold what leads to it."""
+    if name in COMPARED and example.options.get("measure", "cosine") == "cosine":
+        return (x == 0).all(-1, keepdim=True)  # a vector of zeros has no direction
+    if name in SHARES:
+        return x.abs() < truth.TINY
+    return torch.zeros((), dtype=torch.bool)
 
 
 def moved(

