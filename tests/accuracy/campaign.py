@@ -1,0 +1,334 @@
+"""One example after the other: called, compared with float64, and if it fails, made small."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import draws, gates, memories, table, truth, verbs  # noqa: F401  (they fill the table)
+from .bounds import BOUNDS, GRADIENT
+from .draws import DTYPES, Tensors
+
+RANGE = 1e36  # a number on the way from which on a call may refuse
+SMALL = 80  # numbers that an example may have to be printed
+COMPARED = ("query", "keys", "key", "memory")
+SHARES = ("weights", "content", "previous", "shift", "usage")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One call of one function.
+
+    Attributes:
+        name: of the function.
+        dtype: "float32" and so on.
+        tensors: of the dtype (masks bool, tokens int64).
+        options: its other arguments.
+        source: how to make it again.
+    """
+
+    name: str
+    dtype: str
+    tensors: Tensors
+    options: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+
+    def __str__(self) -> str:
+        numbers = sum(x.numel() for x in self.tensors.values())
+        if numbers > SMALL:
+            return self.source
+        given = [f"{n}={x.tolist()}" for n, x in self.tensors.items()]
+        given += [f"{n}={value!r}" for n, value in self.options.items()]
+        return f'given("{self.name}", "{self.dtype}", {", ".join(given)}),'
+
+
+def drawn(name: str, dtype: str, seed: int) -> Example:
+    """The example that a seed stands for."""
+    subject = table.SUBJECTS[name]
+    rng = draws.random(name + dtype, seed)
+    letters = set(" ".join(subject.shapes.values()).split())
+    tensors, options = subject.draw(rng, dtype, draws.sizes(rng, letters))
+    tensors = draws.restride(tensors, str(rng.choice(draws.STRIDES)))
+    return Example(name, dtype, tensors, options, f'drawn("{name}", "{dtype}", {seed}),')
+
+
+def given(name: str, dtype: str, **arguments: Any) -> Example:
+    """The example with these tensors, as nested lists, and options."""
+    shapes = table.SUBJECTS[name].shapes
+    tensors, options = {}, {}
+    for key, value in arguments.items():
+        if isinstance(value, list) or (key in shapes and isinstance(value, Tensor)):
+            x = torch.as_tensor(value)
+            tensors[key] = x.to(DTYPES[dtype]) if x.is_floating_point() else x
+        else:
+            options[key] = value
+    return Example(name, dtype, tensors, options, f"{name} {arguments}")
+
+
+class Error(NamedTuple):
+    """How far one number is off, as a multiple of what is allowed."""
+
+    ratio: float
+    error: float  # relative to what its bound is relative to
+    said: str
+
+
+def judge(example: Example, gradients: bool = True) -> list[Error]:
+    """Call, and compare each result and gradient with float64."""
+    subject = table.SUBJECTS[example.name]
+    exact = {
+        n: x.detach().double().requires_grad_(n not in subject.constant)
+        if x.is_floating_point()
+        else x
+        for n, x in example.tensors.items()
+    }
+    arguments = {
+        n: x.detach().as_strided(x.shape, x.stride()).requires_grad_(exact[n].requires_grad)
+        for n, x in example.tensors.items()
+    }
+    try:
+        got = subject.call(arguments, example.options)
+    except (ValueError, FloatingPointError) as refusal:
+        return [refused(subject.truth(exact, example.options, None), refusal)]
+    plain = [x.detach().double() if x.is_floating_point() else x for x in got]
+    told = subject.truth(exact, example.options, plain)
+    errors = [Error(math.inf, math.inf, said) for said in told.wrong]
+    for i, (found, wanted) in enumerate(zip(got, told.results, strict=False)):
+        errors += compare(found, wanted, example, f"result {i}")
+    if gradients and all(e.ratio <= 1 for e in errors):
+        errors += slopes(example, arguments, exact, got, told)
+    return errors
+
+
+def refused(told: truth.Truth, refusal: Exception) -> Error:
+    """An error is right only where numbers on the way go beyond float32."""
+    if told.largest >= RANGE and "must" in str(refusal) and "float" in str(refusal):
+        return Error(0.0, 0.0, "refused")
+    return Error(math.inf, math.inf, f"refused without need: {refusal}")
+
+
+def compare(found: Tensor, wanted: truth.Expected, example: Example, what: str) -> list[Error]:
+    """Hold one result against the one in float64."""
+    number, bound = torch.finfo(DTYPES[example.dtype]), BOUNDS[example.name]
+    if found.dtype != DTYPES[example.dtype] or found.shape != wanted.value.shape:
+        return [Error(math.inf, math.inf, f"{what} is {found.dtype} {tuple(found.shape)}")]
+    limit = getattr(bound, example.dtype)
+    reach = torch.as_tensor(wanted.reach, dtype=torch.float64)
+    if bound.module:
+        allowed = limit * (1 + reach)
+    else:
+        allowed = torch.maximum((truth.ROUNDING * reach).expm1(), torch.tensor(limit))
+    value, got = wanted.value.detach(), found.detach().double()
+    grain = wanted.grain * number.smallest_normal * number.eps + wanted.slack
+    off = (got - value).abs() - grain
+    ratio = off.clamp_min(0) / (wanted.size * allowed).clamp_min(1e-300)
+    error = off.clamp_min(0) / wanted.size.clamp_min(1e-300)
+    # what the dtype cannot hold may be infinite
+    beyond = (value.abs() + wanted.size * allowed) >= number.max
+    ratio = torch.where(beyond & (got.abs() >= number.max * 0.98), 0.0, ratio)
+    ratio = torch.where((got == value) | (off <= 0), 0.0, ratio)
+    ratio = torch.where(got.isnan(), math.inf, ratio)
+    errors = [worst(ratio, error, got, value, what)]
+    if wanted.kind and got.numel():
+        parts, right = (got, value) if wanted.kind == "weights" else (got.exp(), value.exp())
+        spared = got.shape[-1] * number.smallest_normal
+        size = 1.0 if wanted.kind == "weights" else 1 - (right * value.clamp_min(-1e9)).sum(-1)
+        off_by = (parts.sum(-1) - right.sum(-1)).abs() - spared
+        errors.append(Error(float((off_by / (limit * size)).max()), 0.0, f"{what}: a sum is off"))
+        below = bool((parts < 0).any())
+        errors.append(Error(math.inf if below else 0.0, 0.0, f"{what}: a weight below 0"))
+    return errors
+
+
+def worst(ratio: Tensor, error: Tensor, got: Tensor, value: Tensor, what: str) -> Error:
+    """The number that is off the most."""
+    if not ratio.numel():
+        return Error(0.0, 0.0, what)
+    at = int(ratio.nan_to_num(nan=math.inf).argmax())
+    place = tuple(int(i) for i in torch.unravel_index(torch.tensor(at), ratio.shape))
+    said = f"{what} at {place}: got {float(got.flatten()[at]):.9g}"
+    said += f", right {float(value.flatten()[at]):.9g}"
+    fine = error.masked_fill((ratio > 1) | (ratio == 0), 0.0)
+    ratio_at = float(ratio.flatten()[at])
+    return Error(
+        math.inf if math.isnan(ratio_at) else ratio_at,
+        float(error.flatten()[at] if ratio_at > 1 else fine.max()),
+        said,
+    )
+
+
+def slopes(
+    example: Example,
+    arguments: Tensors,
+    exact: Tensors,
+    got: Sequence[Tensor],
+    told: truth.Truth,
+) -> list[Error]:
+    """Hold the gradients of a weighed sum of the results against those in float64."""
+    pairs = [
+        (found, wanted)
+        for found, wanted in zip(got, told.results, strict=False)
+        if found.requires_grad and wanted.value.requires_grad
+    ]
+    if not pairs:
+        return []
+    rng = torch.Generator().manual_seed(len(example.source))
+    dtype = DTYPES[example.dtype]
+    weighed = [
+        torch.randn(x.shape, generator=rng).to(dtype).masked_fill(~x.detach().isfinite(), 0)
+        for x, _ in pairs
+    ]
+    names = [n for n, x in arguments.items() if x.requires_grad]
+    ours = torch.autograd.grad(
+        [x for x, _ in pairs], [arguments[n] for n in names], weighed, allow_unused=True
+    )
+    right = torch.autograd.grad(
+        [x.value for _, x in pairs], [exact[n] for n in names],
+        [g.double() for g in weighed], allow_unused=True,
+    )  # fmt: skip
+    wide = [g.double() for g in weighed]
+    reach = max(float(torch.as_tensor(w.reach).max()) for _, w in pairs)
+    reach = max(reach, told.reach)
+    if told.slopes:
+        sizes = told.slopes(wide)
+    else:
+        sizes = moved(example, {n: exact[n] for n in names}, right, wide, reach)
+    limit = GRADIENT[example.dtype] + 10 * truth.ROUNDING * reach
+    number = torch.finfo(dtype)
+    errors = []
+    for name, our, true in zip(names, ours, right, strict=True):
+        if true is None or not true.isfinite().all():
+            continue
+        our = torch.zeros_like(arguments[name]) if our is None else our
+        size = sizes[name].broadcast_to(true.shape)
+        spared = max(100 * number.smallest_normal * number.eps, truth.TINY)
+        off = (our.double() - true).abs() - spared
+        ratio = off.clamp_min(0) / (limit * size).clamp_min(1e-300)
+        ratio = torch.where(off <= 0, 0.0, ratio)
+        ratio = torch.where(our.isfinite(), ratio, math.inf)
+        ratio = torch.where(size >= number.max / 1e3, 0.0, ratio)  # cannot be held on the way
+        ratio = torch.where(free(example, name, arguments[name]) & our.isfinite(), 0.0, ratio)
+        errors.append(worst(ratio, ratio * limit, our.double(), true, f"gradient by {name}"))
+    return errors
+
+
+def free(example: Example, name: str, x: Tensor) -> Tensor:
+    """Where any finite gradient will do: none is right, or float32 cannot hold what leads to it."""
+    if name in COMPARED and example.options.get("measure", "cosine") == "cosine":
+        return (x == 0).all(-1, keepdim=True)  # a vector of zeros has no direction
+    if name in SHARES:
+        return x.abs() < truth.TINY
+    return torch.zeros((), dtype=torch.bool)
+
+
+def moved(
+    example: Example,
+    exact: Tensors,
+    right: Sequence[Tensor | None],
+    weighed: Sequence[Tensor],
+    reach: float,
+) -> Tensors:
+    """What gradients are relative to where no formula says it.
+
+    That is the largest of its tensor, and how far rounding each argument would move it.
+    """
+    subject = table.SUBJECTS[example.name]
+    dtype = DTYPES[example.dtype] if BOUNDS[example.name].module else torch.float32
+    rounding = 10 * torch.finfo(dtype).eps / GRADIENT[example.dtype]
+    rng = torch.Generator().manual_seed(1)
+    step = 1e-6
+    loud = max([float(g.abs().max()) for g in weighed if g.numel()], default=0.0)
+    sizes = {}
+    for name, x in exact.items():
+        large = float(x.detach().abs().max()) if x.numel() else 1.0
+        per = large if large > 1e3 else min(max(large, 1e-37), 1.0)
+        sizes[name] = torch.full_like(x.detach(), rounding * (1 + reach) * loud / per)
+    for _ in range(2):
+        near = {
+            n: x.detach().double() if x.is_floating_point() else x
+            for n, x in example.tensors.items()
+        }
+        for name, x in exact.items():
+            sign = torch.randint(0, 2, x.shape, generator=rng) * 2 - 1
+            near[name] = (x.detach() * (1 + step * sign)).clamp(*span(x)).requires_grad_()
+        told = subject.truth(near, example.options, None)
+        results = [r.value for r in told.results if r.value.requires_grad]
+        there = torch.autograd.grad(
+            results, [near[n] for n in exact], list(weighed), allow_unused=True
+        )
+        for name, a, b in zip(exact, right, there, strict=True):
+            if a is not None and b is not None and a.numel():
+                size = float(a.abs().max()) + rounding * float((a - b).abs().max()) / step
+                sizes[name] = sizes[name].clamp_min(size if math.isfinite(size) else math.inf)
+    return sizes
+
+
+def span(x: Tensor) -> tuple[float, float]:
+    """What an argument of this kind may be: what lies in [0, 1] stays there."""
+    low, high = x.detach().amin(), x.detach().amax()
+    return (0.0, 1.0) if low >= 0 and high <= 1 else (-math.inf, math.inf)
+
+
+def failing(example: Example) -> Error | None:
+    """The worst of what is wrong with an example; None if all is right."""
+    error = max(judge(example), key=lambda e: e.ratio)
+    return error if error.ratio > 1 else None
+
+
+def shrink(example: Example) -> Example:
+    """A smaller example that fails too."""
+    shapes = table.SUBJECTS[example.name].shapes
+    again = True
+    while again:
+        again = False
+        for letter, size in table.SUBJECTS[example.name].sizes(example.tensors).items():
+            half = size // 2
+            for start, end in ((0, half), (half, size)) if half else ():
+                smaller = cut(example, shapes, letter, start, end)
+                if smaller is not None and _fails(smaller):
+                    example, again = smaller, True
+                    break
+    return example
+
+
+def cut(example: Example, shapes: dict[str, str], letter: str, start: int, end: int) -> Any:
+    """The same example with a part of one size."""
+    tensors = {}
+    for name, x in example.tensors.items():
+        letters = shapes[name].split()
+        letters = letters[len(letters) - x.ndim :]
+        if letter in letters:
+            dim = letters.index(letter)
+            x = x.narrow(dim, start, end - start) if x.shape[dim] > 1 else x
+        tensors[name] = x.clone()
+    if letter == "N" and "lengths" in tensors:
+        tensors["lengths"] = tensors["lengths"].clamp(max=end - start)
+    options = dict(example.options)
+    for k in {"top_k", "k"} & options.keys():
+        options[k] = min(options[k], end - start) if letter == "N" else options[k]
+    if letter == "S" and (end - start) % 2 == 0:
+        return None
+    return replace(example, tensors=tensors, options=options)
+
+
+def _fails(example: Example) -> bool:
+    try:
+        return failing(example) is not None
+    except (RuntimeError, TypeError, IndexError):
+        return False
+
+
+def examples(name: str, dtype: str, seed: int, count: int | None = None) -> Iterator[Example]:
+    """Examples without end, or as many as are wanted."""
+    number = 0
+    while count is None or number < count:
+        yield drawn(name, dtype, seed * 1_000_000 + number)
+        number += 1
+
+
+def report(example: Example, error: Error) -> str:
+    """What is wrong, and the line to paste into `found`."""
+    return f"{error.said} ({error.ratio:.3g} times what is allowed)\n    {example}"

@@ -1,0 +1,49 @@
+"""Every public function at hostile scales, against float64.
+
+NUMBERS_SEED=7              another draw than the fixed one
+NUMBERS_MINUTES=20          for so long, instead of a fixed number of examples
+"""
+
+import os
+import time
+
+import pytest
+import torch
+
+from . import campaign, found, table
+from .draws import DTYPES
+
+SEED = int(os.environ.get("NUMBERS_SEED", "0"))
+SECONDS = 60 * float(os.environ.get("NUMBERS_MINUTES", "0"))
+COUNT = 25  # of each function and dtype, which takes a minute in all
+EACH = [(name, dtype) for name in table.SUBJECTS for dtype in DTYPES]
+MOST = 3  # failures that are told
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)  # so that a large memory is split
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("name", "dtype"), EACH)
+@pytest.mark.timeout(3600)
+def test_each_result_is_that_of_float64(name, dtype):
+    told, begin = [], time.monotonic()
+    budget = SECONDS / len(EACH)
+    for number, example in enumerate(campaign.examples(name, dtype, SEED)):
+        enough = time.monotonic() - begin > budget if budget else number >= COUNT
+        if enough or len(told) == MOST:
+            break
+        if campaign.failing(example):
+            small = campaign.shrink(example)
+            told.append(campaign.report(small, campaign.failing(small)))
+    assert not told, "\n".join(told)
+
+
+@pytest.mark.parametrize("example", found.FOUND, ids=lambda e: f"{e.name}-{e.dtype}")
+def test_what_once_failed_is_right(example):
+    error = campaign.failing(example)
+    assert error is None, campaign.report(example, error)
