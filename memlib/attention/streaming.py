@@ -20,6 +20,7 @@ from memlib.attention.distance import blocks, is_traced, wide
 
 QUERY_BLOCK = 32  # queries that one task of PyTorch's CPU kernel handles
 SLOTS_WORTH_SPLITTING = 8192  # below this the second core costs more than it gives
+NEGLIGIBLE = -87.0  # logarithm of a weight that is nothing beside the greatest
 VECTOR = 16  # slots that the widest vector register (AVX-512) holds
 
 _KERNEL = "_scaled_dot_product_flash_attention_for_cpu"
@@ -56,7 +57,7 @@ def attend_by(
     strength: float | Tensor,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """The same by strength (..., L) times a score: (B, L, M), (B, n, M), (B, L, 1) -> (B, L, n)."""
+    """The same by a score: (B, L, M), (B, n, M), strength (B, L) -> (B, L, n)."""
     lead = checks.broadcast(query.shape[:-2], keys.shape[:-2], values.shape[:-2])
     shape = (*lead, query.shape[-2], values.shape[-1])
     if 0 in (*shape, keys.shape[-2]):
@@ -182,7 +183,8 @@ class _Streamed(torch.autograd.Function):
             scores = _scores(score, query, keys[:, part], strength, mask, part)  # (B, L, n)
             before, highest = highest, highest.maximum(scores.amax(-1, keepdim=True))
             shift = highest.masked_fill(highest == -torch.inf, 0)
-            weights = (scores - shift).to(kind).exp()
+            # numbers too small to count would be denormal, which a processor is slow with
+            weights = F.threshold_(scores.sub_(shift).to(kind), NEGLIGIBLE, -torch.inf).exp_()
             kept = (before - shift).exp()
             total = total * kept + weights.sum(-1, keepdim=True)
             read = torch.baddbmm(read * kept.to(kind), weights, values[:, part].to(kind))
@@ -208,7 +210,8 @@ class _Streamed(torch.autograd.Function):
                         for x, need in zip((query, keys[:, part], strength), needs, strict=True)
                     ]
                     scores = _scores(ctx.score, q, k, s, mask, part)
-                weights = (scores.detach() - log_sum).to(read.dtype).exp()
+                logs = (scores.detach() - log_sum).to(read.dtype)
+                weights = F.threshold_(logs, NEGLIGIBLE, -torch.inf).exp_()
                 pull = weights * (rows @ some.mT - drift)
                 for_scored.append(_gradients(scores, leaves, pull.to(scores.dtype)))
                 for_values.append(weights.mT @ rows)
@@ -261,7 +264,7 @@ def _gradients(result: Tensor, leaves: Sequence[Tensor], grad: Tensor) -> list[T
 def _scores(
     score: Any, query: Tensor, keys: Tensor, strength: Tensor, mask: Tensor | None, part: slice
 ) -> Tensor:
-    scores: Tensor = strength * score(query, keys, strength)
+    scores: Tensor = score(query, keys, strength.squeeze(-1))
     return scores if mask is None else scores.masked_fill(~mask[..., part], -torch.inf)
 
 

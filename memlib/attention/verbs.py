@@ -305,7 +305,7 @@ def _similarity(query: Tensor, keys: Tensor, measure: str) -> Tensor:
 def _scores(query: Tensor, keys: Tensor, measure: str, strength: float | Tensor = 1.0) -> Tensor:
     """Return strength * similarity, in numbers wide enough to tell slots apart."""
     if measure == "negative_squared_distance":
-        return _times(_nearness(query, keys, strength), strength)
+        return _nearness(query, keys, strength)
     query, keys = _single(query), _single(keys)
     if measure == "cosine":
         return _cosine(_times(_unit(query), strength), keys)
@@ -329,7 +329,7 @@ def _scale(measure: str, query: Tensor) -> float:
 
 
 def _nearness(query: Tensor, keys: Tensor, strength: float | Tensor) -> Tensor:
-    return -squared_distance(query, keys, strength)
+    return _times(squared_distance(query, keys, strength), -strength)
 
 
 def _times(x: Tensor, strength: float | Tensor) -> Tensor:
