@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memlib import _checks as checks
-from memlib.transformer.cache import _check_finite, _check_lengths
+from memlib.transformer.cache import _check_finite
+from memlib.transformer.positions import _check_lengths
 
 Ints = NDArray[np.int64]
 FEWEST = 16  # slots, once there is a pair

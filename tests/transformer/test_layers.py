@@ -278,7 +278,7 @@ def test_what_extend_returns_is_what_attend_takes():
 @pytest.mark.parametrize("ring", [False, True])
 def test_it_takes_the_bytes_it_was_given_and_no_more(dtype, ring):
     cache = KVCache(3, 2, 10, 4, value_width=6, ring=ring, dtype=dtype)
-    expected = 3 * 2 * 10 * (4 + 6) * dtype.itemsize + 3 * 8
+    expected = 3 * 2 * 10 * (4 + 6) * dtype.itemsize + 3 * 10 * 8 + 3 * 8
     places = [buffer.data_ptr() for buffer in cache.buffers()]
     assert cache.nbytes == expected
     for _ in range(10):
@@ -669,10 +669,10 @@ REFUSALS = [
     (lambda: LAYER(X, LAYER.segment_memory(3, 2)), ValueError, "memory.inputs must have shape (B, N, D) with B = 2, D = 8; got (3, 2, 8)"),
     (lambda: LAYER(X, SegmentMemory(X.double(), torch.zeros(2).long())), TypeError, "memory.inputs must have the dtype of x, torch.float32; got torch.float64"),
     (lambda: LAYER(X, SegmentMemory(NAN * X, torch.tensor([3, 3]))), ValueError, "memory must be finite where it is read; got NaN at (0, 0, 0)"),
-    (lambda: LAYER(X, SegmentMemory(X, torch.zeros(2))), TypeError, "memory.seen must be an int64 tensor; got torch.float32"),
+    (lambda: LAYER(X, SegmentMemory(X, torch.zeros(2))), TypeError, "memory.seen must have dtype int64 or int32; got torch.float32"),
     (lambda: LAYER(X, SegmentMemory(X, torch.tensor([0, -1]))), ValueError, "memory.seen must be at least 0; got -1"),
     (lambda: LAYER(X, SegmentMemory(1, 2)), TypeError, "memory.inputs must be a torch.Tensor; got int"),
-    (lambda: LAYER(X, lengths=[1, 2]), TypeError, "lengths must be an int64 tensor; got list"),
+    (lambda: LAYER(X, lengths=[1, 2]), TypeError, "lengths must be a torch.Tensor; got list"),
     (lambda: LAYER(X, lengths=torch.tensor([4, 0])), ValueError, "lengths must be in [0, T = 3]; got 4"),
     (lambda: LAYER(X, lengths=torch.tensor([-1, 0])), ValueError, "lengths must be in [0, T = 3]; got -1"),
     (lambda: LAYER(X, lengths=torch.tensor([1])), ValueError, "lengths must have shape (B,) with B = 2; got (1,)"),
@@ -701,7 +701,7 @@ CACHED = [
     (lambda c: c.crop(1.0), TypeError, "lengths must be an integer; got float"),
     (lambda c: c.crop(torch.tensor([1, -2])), ValueError, "lengths must be at least 0; got -2"),
     (lambda c: c.crop(torch.tensor([1])), ValueError, "lengths must have shape (B,) with B = 2; got (1,)"),
-    (lambda c: c.reorder([1, 0]), TypeError, "rows must be an int64 tensor; got list"),
+    (lambda c: c.reorder([1, 0]), TypeError, "rows must be a torch.Tensor; got list"),
     (lambda c: c.reorder(torch.tensor([0, 2])), ValueError, "rows must be in [0, B - 1 = 1]; got 2"),
     (lambda c: c.reorder(torch.tensor([0])), ValueError, "rows must have shape (B,) with B = 2; got (1,)"),
     (lambda c: LAYER(X, c), ValueError, "new tokens must fit in the free slots, 1 of 6 in row 1; got 3"),

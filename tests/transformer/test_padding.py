@@ -1,0 +1,367 @@
+"""Rows of one batch that start and stop anywhere: each is what it would be alone."""
+
+import copy
+
+import hypothesis.strategies as st
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import example, given, settings
+from torch import nn
+from torch.testing import assert_close
+
+from memlib import Decoder, KVCache, MemoryAttention, attend
+
+NAN = float("nan")
+DOUBLE = {"dtype": torch.float64}
+EXACT = {"rtol": 0, "atol": 1e-12}
+WIDTH, VOCAB = 8, 11
+
+
+def draw(*shape, seed=1, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def text(*shape, seed=1):
+    return torch.randint(VOCAB, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def lively(module, seed=0):
+    """A fresh model hardly tells tokens apart."""
+    torch.manual_seed(seed)
+    for name, parameter in module.named_parameters():
+        if not parameter.is_meta and "norm" not in name:
+            nn.init.normal_(parameter, std=0.5)
+    return module
+
+
+def make(heads=(4, 2), **options):
+    return lively(MemoryAttention(WIDTH, *heads, **DOUBLE | {"length": 64} | options))
+
+
+def make_model(**options):
+    options = {"kv_heads": 1, "slots": 6, "length": 64, "dtype": torch.float64} | options
+    return lively(Decoder(VOCAB, WIDTH, 2, 2, **options))
+
+
+def padded(rows, side, *, fill=NAN, spare=0, seed=0):
+    """Lay rows (T_b, ...) side by side, (B, T, ...), and say where their tokens are, (B, T)."""
+    size = max(map(len, rows)) + spare
+    mask = torch.zeros(len(rows), size, dtype=torch.bool)
+    order = torch.Generator().manual_seed(seed)
+    for row, here in zip(rows, mask, strict=True):
+        place = torch.arange(size) if side == "right" else torch.arange(size).flip(0)
+        place = torch.randperm(size, generator=order) if side == "anywhere" else place
+        here[place[: len(row)]] = True
+    x = torch.full((*mask.shape, *rows[0].shape[1:]), fill, dtype=rows[0].dtype)
+    x[mask] = torch.cat(rows)
+    return x, mask
+
+
+def memories(layer, kind, batch, slots, wider=0):
+    """What may lie behind a layer, or each layer of a model, empty."""
+    if kind == "segment":
+        return layer.segment_memory(batch, slots)
+    if kind == "cache":
+        return layer.cache(batch, slots)
+    if kind == "ring":
+        heads = layer.kv_heads, layer.window + wider, layer.head_width
+        return KVCache(batch, *heads, ring=True, **DOUBLE)
+    return None
+
+
+# each number is of a call, of one row: the tokens that the row gets
+CALLS = st.lists(
+    st.tuples(*3 * [st.sampled_from([0, 1, 1, 2, 3, 5])]), min_size=1, max_size=5
+)  # fmt: skip
+STEPS = st.lists(st.tuples(*3 * [st.integers(0, 1)]), max_size=4)
+KINDS = st.sampled_from(["rotary", "learned", "none"])
+HEADS = st.sampled_from([(1, 1), (2, 2), (4, 2), (4, 1)])
+SIDES = st.sampled_from(["left", "right", "anywhere"])
+
+
+@settings(max_examples=60)
+@given(
+    calls=CALLS,
+    steps=STEPS,
+    side=SIDES,
+    positions=KINDS,
+    heads=HEADS,
+    window=st.none() | st.integers(1, 6),
+    kind=st.sampled_from(["cache", "ring", "segment"]),
+    wider=st.integers(0, 2),
+    spare=st.integers(0, 2),
+    grad=st.booleans(),
+)
+@example(
+    calls=[(5, 2, 0), (1, 1, 1)], steps=[(1, 0, 1)], side="left", positions="rotary",
+    heads=(4, 2), window=2, kind="ring", wider=0, spare=1, grad=False,
+)  # fmt: skip
+def test_a_row_of_a_layer_is_the_row_alone(
+    calls, steps, side, positions, heads, window, kind, wider, spare, grad
+):
+    """Outputs, weights and gradients of every call, whatever padding holds."""
+    calls, window = calls + steps, window or (3 if kind == "ring" else None)
+    layer = make(heads, positions=positions, window=window)
+    slots = 4 if kind == "segment" else max(1, *map(sum, zip(*calls, strict=True)))
+    memory = memories(layer, kind, 3, slots, wider)
+    alone = [memories(layer, kind, 1, slots, wider) for _ in range(3)]
+    for i, call in enumerate(calls):
+        rows = [draw(n, WIDTH, seed=10 * i + b).requires_grad_(grad) for b, n in enumerate(call)]
+        x, mask = padded(rows, side, spare=spare if i < len(calls) - len(steps) else 0, seed=i)
+        with torch.set_grad_enabled(grad):
+            y, memory, weights = layer(x, memory, mask=mask, need_weights=True)
+            expected = [
+                layer(row.unsqueeze(0), past, need_weights=True)
+                for row, past in zip(rows, alone, strict=True)
+            ]
+        alone = [after for _, after, _ in expected]
+        assert not y[~mask].any()
+        assert not weights.movedim(1, -1)[~mask].any()
+        for b in range(3):
+            assert_close(y[b, mask[b]], expected[b][0][0], **EXACT)
+            mine, its = weights[b][:, mask[b]], expected[b][2][0]
+            size = max(mine.shape[-1], its.shape[-1])
+            assert_close(ordered(mine, size), ordered(its, size), **EXACT)
+        if grad and sum(call):
+            together = torch.autograd.grad(y.square().sum(), [*rows, *layer.parameters()])
+            apart = sum(y.square().sum() for y, _, _ in expected)
+            apart = torch.autograd.grad(apart, [*rows, *layer.parameters()])
+            assert_close(together, apart, rtol=1e-10, atol=1e-10)
+        same_memory(memory, alone)
+
+
+def ordered(weights, size):
+    """Weights by their size, since slots of no token, of weight 0, may lie between them."""
+    return F.pad(weights.sort().values, (size - weights.shape[-1], 0))
+
+
+def same_memory(memory, alone):
+    """A memory of many rows holds what those of one row hold."""
+    if isinstance(memory, KVCache):
+        for b, one in enumerate(alone):
+            assert torch.equal(memory.positions[b], one.positions[0])
+            assert torch.equal(memory.lengths[b], one.lengths[0])
+            held = one.positions[0] >= 0
+            for buffer, its in ((memory.keys, one.keys), (memory.values, one.values)):
+                assert_close(buffer[b][:, held], its[0][:, held], **EXACT)
+    else:
+        for part, *parts in zip(memory, *alone, strict=True):
+            assert_close(part, torch.cat(parts), **EXACT)
+
+
+@settings(max_examples=30)
+@given(
+    calls=CALLS,
+    side=SIDES,
+    positions=KINDS,
+    window=st.none() | st.integers(1, 6),
+    kind=st.sampled_from(["nothing", "cache", "ring", "segment", "tokens"]),
+    grad=st.booleans(),
+)
+def test_a_row_of_a_model_is_the_row_alone(calls, side, positions, window, kind, grad):
+    window = window or (4 if kind == "ring" else None)
+    model = make_model(positions=positions, window=window, memory_tokens=3 * (kind == "tokens"))
+    slots = None if kind == "ring" else max(1, *map(sum, zip(*calls, strict=True)))
+
+    def start(batch):
+        if kind == "segment":
+            return model.segment_memory(batch, 3)
+        return model.cache(batch, slots) if kind in ("cache", "ring") else None
+
+    memory, alone = start(3), [start(1) for _ in range(3)]
+    for i, call in enumerate(calls):
+        rows = [text(n, seed=10 * i + b) for b, n in enumerate(call)]
+        tokens, mask = padded(rows, side, fill=-100, seed=i)
+        with torch.set_grad_enabled(grad):
+            logits, memory = model(tokens, memory, mask=mask)
+            expected = [
+                model(row.unsqueeze(0), past) for row, past in zip(rows, alone, strict=True)
+            ]
+        alone = [after for _, after in expected]
+        assert not logits[~mask].any()
+        for b in range(3):
+            assert_close(logits[b, mask[b]], expected[b][0][0], **EXACT)
+        if grad and sum(call):
+            some, options = list(model.parameters()), {"retain_graph": True, "allow_unused": True}
+            together = torch.autograd.grad(logits.square().sum(), some, **options)
+            apart = sum(y.square().sum() for y, _ in expected)
+            assert_close(
+                together, torch.autograd.grad(apart, some, **options), rtol=1e-9, atol=1e-9
+            )
+    if kind == "tokens":
+        assert_close(memory, torch.cat(alone), **EXACT)
+
+
+@pytest.mark.parametrize("side", ["left", "right", "anywhere"])
+@pytest.mark.parametrize("ring", [False, True])
+def test_what_a_padded_row_of_a_cache_returns_is_what_attend_takes(side, ring):
+    cache, alone = (
+        KVCache(2, 3, 8, 4, ring=ring, **DOUBLE),
+        KVCache(1, 3, 8, 4, ring=ring, **DOUBLE),
+    )
+    for i, call in enumerate([(4, 2), (1, 0), (1, 1), (2, 3)]):
+        rows = [draw(n, 3, 4, seed=10 * i + b) for b, n in enumerate(call)]
+        (x, mask), query = padded(rows, side, seed=i), draw(2, 3, max(call), 4, seed=i)
+        x = x.transpose(1, 2)
+        keys, values, readable = cache.extend(x, -x, mask=mask)
+        got = attend(query, keys, values, mask=readable)
+        own = rows[1].transpose(0, 1).unsqueeze(0)
+        keys, values, readable = alone.extend(own, -own)
+        expected = attend(query[1:, :, mask[1]], keys, values, mask=readable)
+        assert_close(got[1:, :, mask[1]], expected, **EXACT)
+        assert not got[1:, :, ~mask[1]].any()
+    same_memory(KVCache.reorder(cache, torch.tensor([1, 1])) or cache, [alone, alone])
+
+
+def test_padding_on_the_right_is_lengths():
+    layer, x = make(window=4), draw(2, 5, WIDTH)
+    lengths = torch.tensor([5, 2])
+    mask = torch.arange(5) < lengths.unsqueeze(1)
+    for memory in (None, layer.cache(2), layer.segment_memory(2, 3)):
+        other = copy.deepcopy(memory)
+        mine = layer(x, memory, need_weights=True, lengths=lengths)
+        its = layer(x, other, need_weights=True, mask=mask)
+        assert torch.equal(mine[0], its[0])
+        assert torch.equal(mine[2], its[2])
+        pairs = zip(parts(mine[1]), parts(its[1]), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def parts(memory):
+    return list(memory.buffers()) if isinstance(memory, KVCache) else list(memory or ())
+
+
+@pytest.mark.parametrize(
+    "how", [{"mask": torch.ones(2, 5, dtype=torch.bool)}, {"lengths": torch.tensor([5, 5])}]
+)
+def test_without_padding_a_mask_costs_nothing_and_changes_no_bit(how):
+    layer, model, x, tokens = make(), make_model(), draw(2, 5, WIDTH), text(2, 5)
+    assert torch.equal(layer(x, **how)[0], layer(x)[0])
+    assert torch.equal(model(tokens, **how)[0], model(tokens)[0])
+    caches = [KVCache(2, 1, 5, 4, **DOUBLE) for _ in range(2)]
+    keys = draw(2, 1, 5, 4)
+    mine, its = caches[0].extend(keys, keys, **how), caches[1].extend(keys, keys)
+    assert torch.equal(mine[2], its[2])
+    assert mine[2].shape == (1, 1, 5, 5)
+
+
+# Positions
+
+
+def test_a_position_a_slot():
+    cache = KVCache(2, 1, 4, 2, ring=True, **DOUBLE)
+    assert cache.positions.tolist() == [[-1] * 4] * 2
+    x, mask = padded([draw(3, 1, 2), draw(1, 1, 2)], "left")
+    cache.extend(x.transpose(1, 2), x.transpose(1, 2), mask=mask)
+    assert cache.positions.tolist() == [[0, 1, 2, -1], [0, -1, -1, -1]]
+    step = draw(2, 1, 1, 2)
+    for _ in range(2):
+        cache.extend(step, step)
+    assert cache.positions.tolist() == [[4, 1, 2, 3], [0, 1, 2, -1]]
+    cache.reorder(torch.tensor([1, 1]))
+    cache.crop(torch.tensor([2, 3]))
+    assert cache.positions.tolist() == [[0, 1, -1, -1], [0, 1, 2, -1]]
+    assert cache.lengths.tolist() == [2, 3]
+    cache.crop(0)
+    assert cache.positions.tolist() == [[-1] * 4] * 2
+
+
+@settings(max_examples=60)
+@given(calls=CALLS, slots=st.integers(1, 6), ring=st.booleans(), grad=st.booleans())
+def test_positions_are_those_of_the_last_tokens(calls, slots, ring, grad):
+    calls = calls if ring else [call for call in calls if max(call) == 1][:slots]
+    cache = KVCache(3, 1, slots, 2, ring=ring, **DOUBLE)
+    kept = [[], [], []]
+    for i, call in enumerate(calls):
+        rows = [draw(n, 1, 2, seed=10 * i + b) for b, n in enumerate(call)]
+        x, mask = padded(rows, "anywhere", seed=i)
+        x = x.transpose(1, 2).requires_grad_(grad)
+        cache.extend(x, x, mask=mask)
+        for row, mine in zip(kept, rows, strict=True):
+            row.extend(mine)
+    for b, row in enumerate(kept):
+        assert int(cache.lengths[b]) == len(row)
+        expected = [-1] * slots
+        for p in range(len(row)):
+            expected[p % slots] = p
+        assert cache.positions[b].tolist() == expected
+        for slot, p in enumerate(expected):
+            if p >= 0:
+                assert torch.equal(cache.keys[b, :, slot], row[p])
+
+
+def test_a_state_from_before_positions_loads():
+    layer = make(window=3)
+    for cache in (layer.cache(2), layer.cache(2, 9)):
+        with torch.no_grad():
+            layer(draw(2, 5, WIDTH), cache, lengths=torch.tensor([5, 2]))
+        old = {name: part for name, part in cache.state_dict().items() if name != "positions"}
+        fresh = layer.cache(2, None if cache.ring else 9)
+        fresh.load_state_dict(old, strict=True)
+        assert "positions" not in old
+        assert torch.equal(fresh.positions, cache.positions)
+        whole = nn.ModuleList([layer.cache(2, None if cache.ring else 9)])
+        whole.load_state_dict({f"0.{name}": part for name, part in old.items()}, strict=True)
+        x = draw(2, 1, WIDTH, seed=2)
+        with torch.no_grad():
+            assert torch.equal(layer(x, whole[0])[0], layer(x, cache)[0])
+    with pytest.raises(RuntimeError, match="Missing key"):
+        layer.cache(2).load_state_dict({})
+
+
+def test_lengths_changed_behind_its_back_are_noticed_in_every_row():
+    layer, x, cache = make(), draw(2, 6, WIDTH), make().cache(2, 8)
+    with torch.no_grad():
+        layer(x[:, :4], cache, lengths=torch.tensor([4, 3]))
+        cache.lengths.copy_(torch.tensor([4, 1]))
+        y, _ = layer(x[:, 4:], cache)
+        text = torch.cat((x[1, :1], x[1, 4:])).unsqueeze(0)
+        assert_close(y[1], layer(text)[0][0, 1:], **EXACT)
+        assert cache.positions[1].tolist() == [0, 1, 2, -1, -1, -1, -1, -1]
+
+
+@torch.no_grad()
+def test_after_an_error_positions_are_as_they_were():
+    layer, cache = make(dtype=torch.float32), make(dtype=torch.float32).cache(2, 6)
+    x = draw(2, 3, WIDTH, dtype=torch.float32)
+    layer(x, cache, mask=torch.tensor([[True, True, True], [False, False, True]]))
+    before = cache.positions.clone()
+    for tokens in (1, 2):
+        for mask in (None, torch.tensor([[True] * tokens, [False] * tokens])):
+            with pytest.raises(ValueError, match="overflowed"):
+                layer(1e30 * x[:, :tokens], cache, mask=mask)
+            assert torch.equal(cache.positions, before)
+
+
+# Generating
+
+
+def alone(model, prompt, steps):
+    """A row of its own: the whole text anew for each token, without any memory."""
+    row = prompt.tolist()
+    for _ in range(steps):
+        row.append(int(model(torch.tensor([row]))[0][0, -1].argmax()))
+    return row[len(prompt) :]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("positions", ["rotary", "learned", "none"])
+@pytest.mark.parametrize("window", [None, 4])
+def test_prompts_of_different_lengths_go_on_together_as_each_alone(side, positions, window):
+    model, steps = make_model(positions=positions, window=window), torch.tensor([5, 12, 0, 8])
+    prompts = [text(n, seed=n) for n in (7, 2, 4, 1)]
+    cache = model.cache(4, None if window else 7 + 12)
+    tokens, mask = padded(prompts, side, fill=-1)
+    logits, cache = model(tokens, cache, mask=mask)
+    last = mask.long().cumsum(1).argmax(1)  # where the last token of each row is
+    new, said = logits[torch.arange(4), last].argmax(-1), []
+    for step in range(12):
+        said.append(new)
+        going = step < steps  # each row is done at its own time
+        logits, cache = model(new.unsqueeze(1), cache, mask=going.unsqueeze(1))
+        new = logits[:, -1].argmax(-1)
+    rows = [row[:n].tolist() for row, n in zip(torch.stack(said, 1), steps, strict=True)]
+    assert rows == [alone(model, p, n) for p, n in zip(prompts, steps.tolist(), strict=True)]
+    assert {tuple(layer.lengths.tolist()) for layer in cache} == {(12, 14, 4, 9)}
