@@ -4,20 +4,25 @@ The memory is a list of tokens, each at a position of the text; a query may read
 own position or before it, and with a window only the last few positions.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from memlib import _checks as checks
-from memlib.transformer.positions import (
-    _are_tokens,
-    _check_lengths,
-    _next,
-    _take,
-    _tokens_first,
-    _visible,
-)
+from memlib.transformer.positions import _are_tokens, _check_lengths, _next, _take, _visible
+from memlib.transformer.slots import _filled, _held, _Route, _route
+
+
+class _New(NamedTuple):
+    """Tokens on their way into a cache."""
+
+    keys: Tensor  # (B, G, T, M)
+    values: Tensor  # (B, G, T, V)
+    mask: Tensor | None  # (B, T), which of them are tokens and not padding
+    in_place: bool  # first stored, then read: a token a row, without a gradient
+    even: int | None  # the length of all rows, if it is one and all get T tokens
+    route: _Route | None  # where they go; None for slots side by side, the same in all rows
 
 
 class KVCache(nn.Module):
@@ -165,8 +170,9 @@ class KVCache(nn.Module):
             keys, values = keys.masked_fill(padding, 0), values.masked_fill(padding, 0)
         _check_finite(keys, values, keys=keys, values=values)
         self._check_room(tokens, mask)
-        readable = self._join(keys, values, mask)
-        self._commit(keys, values, mask)
+        new = self._new(keys, values, mask)
+        readable = self._join(new)
+        self._commit(new)
         return readable
 
     def crop(self, lengths: int | Tensor) -> None:
@@ -190,7 +196,7 @@ class KVCache(nn.Module):
                 f"of {self.slots} slots is full; got {int(lengths[row])}"
             )
         self.lengths.copy_(self.lengths.minimum(lengths))
-        self.positions.copy_(self._held())
+        self.positions.copy_(_held(self.positions, self.lengths))
 
     def reorder(self, rows: Tensor) -> None:
         """Let row b go on as row ``rows[b]`` was, for beam search; rows are (B,) integers.
@@ -243,103 +249,78 @@ class KVCache(nn.Module):
         self._remember(self.lengths.add_(1), after, after)
         return readable
 
-    # What the layer calls, having checked its arguments: _join, and _commit once all went well.
-    # Until then the lengths are as they were, and nothing that may still be read has changed.
+    # What the layer calls, having checked its arguments: _new, _join, and _commit once all went
+    # well. Until then lengths and positions are as they were, and nothing that may still be read
+    # has changed.
+
+    def _new(self, keys: Tensor, values: Tensor, mask: Tensor | None) -> _New:
+        """Find out where new tokens go."""
+        tokens, even = keys.shape[2], self._even(mask)
+        tracked = torch.is_grad_enabled() and (keys.requires_grad or values.requires_grad)
+        side_by_side = even is not None and even % self.slots + tokens <= self.slots
+        route = None if side_by_side else self._route(tokens, mask)
+        return _New(keys, values, mask, tokens == 1 and not tracked, even, route)
+
+    def _join(self, new: _New, window: int | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the keys and values that new tokens may read, and which each of them may."""
+        keys, values, mask, in_place, even, route = new
+        window = self.slots if self.ring and window is None else window
+        low, high = self._bounds() or (0, self.slots)
+        stop = min(high + in_place, self.slots)
+        if in_place and even is not None and (not self.ring or stop <= (window or stop)):
+            start = 0 if self.ring or window is None else max(0, stop - window)
+            where = even % self.slots, start, stop - start
+            return _put(self.keys, keys, *where), _put(self.values, values, *where), None
+        tokens, rows = keys.shape[2], slice(None if even is None else 1)
+        # the slots with tokens that the window of any row reaches
+        start = 0 if self.ring or window is None else max(0, low + 1 - window)
+        held = self.keys[:, :, start:stop], self.values[:, :, start:stop]
+        queries = self._next(tokens, mask)
+        if in_place:
+            self._store(new)
+            places = (route or self._route(1, mask)).positions[rows, start:stop]
+            return *held, _visible(queries, places, window)
+        places = _held(self.positions, self.lengths)[rows, start:stop]
+        places = torch.cat((places, queries.expand(len(places), -1)), dim=1)
+        if stop > start:
+            keys, values = (torch.cat(x, dim=2) for x in zip(held, (keys, values), strict=True))
+        return keys, values, _visible(queries, places, window)
+
+    def _commit(self, new: _New) -> None:
+        """Make the tokens part of the memory."""
+        tokens, even, route, bounds = new.keys.shape[2], new.even, new.route, self._bounds()
+        if not new.in_place:
+            self._store(new)
+        if even is not None and route is None:
+            places = self.positions.narrow(1, even % self.slots, tokens)
+            places.fill_(even) if tokens == 1 else places.copy_(self._next(tokens))
+            self.lengths.add_(tokens)
+        elif route is not None:
+            self.positions.copy_(route.positions)
+            self.lengths.copy_(route.lengths)
+        if new.mask is None and bounds:
+            self._remember(self.lengths, bounds[0] + tokens, bounds[1] + tokens)
+
+    def _store(self, new: _New) -> None:
+        """Put the keys and values into their slots."""
+        even, route = new.even, new.route
+        for buffer, x in ((self.keys, new.keys.detach()), (self.values, new.values.detach())):
+            if route is None and even is not None:
+                buffer.narrow(2, even % self.slots, x.shape[2]).copy_(x)
+            elif route is not None:
+                slot = route.slot[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
+                x = x if route.column is None else _take(x, route.column, 2)
+                fresh = route.new[:, None, :, None]
+                buffer.scatter_(2, slot, x.to(buffer.dtype).where(fresh, buffer.gather(2, slot)))
+
+    def _route(self, tokens: int, mask: Tensor | None) -> _Route:
+        return _route(self.positions, self.lengths, tokens, mask, self.ring)
 
     def _next(self, tokens: int, mask: Tensor | None = None) -> Tensor:
         """Return the positions of the next tokens, (B, T), or (1, T) if all rows agree."""
         if (even := self._even(mask)) is None:
             return _next(self.lengths, tokens, mask)
         return torch.arange(even, even + tokens, device=self.lengths.device).unsqueeze(0)
-
-    def _join(
-        self, keys: Tensor, values: Tensor, mask: Tensor | None, window: int | None = None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return the keys and values that new tokens may read, and which each of them may."""
-        tokens, bounds, even = keys.shape[2], self._bounds(), self._even(mask)
-        window = self.slots if self.ring and window is None else window
-        in_place = self._in_place(keys, values)
-        low, high = bounds or (0, self.slots)
-        stop = min(high + in_place, self.slots)
-        if in_place and even is not None and (not self.ring or stop <= (window or stop)):
-            start = 0 if self.ring or window is None else max(0, stop - window)
-            where = low % self.slots, start, stop - start
-            return _put(self.keys, keys, *where), _put(self.values, values, *where), None
-        if in_place:
-            self._store(keys, values, mask)
-        # the slots with tokens that the window of any row reaches
-        start = 0 if self.ring or window is None else max(0, low + 1 - window)
-        held = self.keys[:, :, start:stop], self.values[:, :, start:stop]
-        queries = self._next(tokens, mask)
-        places = self._held_after(tokens, mask) if in_place else self._held()
-        places = places[: None if even is None else 1, start:stop]
-        if in_place:
-            return *held, _visible(queries, places, window)
-        if stop > start:
-            keys, values = (torch.cat(x, dim=2) for x in zip(held, (keys, values), strict=True))
-        places = torch.cat((places, queries.expand(len(places), -1)), dim=1)
-        return keys, values, _visible(queries, places, window)
-
-    def _commit(self, keys: Tensor, values: Tensor, mask: Tensor | None) -> None:
-        """Make the tokens part of the memory."""
-        tokens, bounds, even = keys.shape[2], self._bounds(), self._even(mask)
-        if not self._in_place(keys, values):
-            self._store(keys, values, mask)
-        if even is not None and (slot := even % self.slots) + tokens <= self.slots:
-            places = self.positions.narrow(1, slot, tokens)
-            places.fill_(even) if tokens == 1 else places.copy_(self._next(tokens))
-        else:
-            self.positions.copy_(self._held_after(tokens, mask))
-        if mask is None and bounds:
-            self._remember(self.lengths.add_(tokens), bounds[0] + tokens, bounds[1] + tokens)
-        else:
-            self.lengths.copy_(self._after(tokens, mask))
-
-    def _in_place(self, keys: Tensor, values: Tensor) -> bool:
-        """Whether a token is first stored, then read: one alone, without a gradient."""
-        tracked = torch.is_grad_enabled() and (keys.requires_grad or values.requires_grad)
-        return keys.shape[2] == 1 and not tracked
-
-    def _store(self, keys: Tensor, values: Tensor, mask: Tensor | None) -> None:
-        """Put tokens into their slots."""
-        tokens, even = keys.shape[2], self._even(mask)
-        if even is not None and (slot := even % self.slots) + tokens <= self.slots:
-            self.keys.narrow(2, slot, tokens).copy_(keys.detach())
-            self.values.narrow(2, slot, tokens).copy_(values.detach())
-            return
-        position, new = self._new(tokens, mask)
-        token = position - self.lengths.unsqueeze(-1)  # which of the row
-        column = token if mask is None else _tokens_first(mask).gather(1, token)
-        index, new = (position % self.slots)[:, None, :, None], new[:, None, :, None]
-        for buffer, x in ((self.keys, keys), (self.values, values)):
-            wide = index.expand(-1, x.shape[1], -1, x.shape[3])
-            x = _take(x.detach().to(buffer.dtype), column, 2)
-            buffer.scatter_(2, wide, torch.where(new, x, buffer.gather(2, wide)))
-
-    def _new(self, tokens: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return positions (B, T'), each in a slot of its own, and which of them get a new token.
-
-        Of a ring only the last N tokens stay, so that T' is the least of T and N.
-        """
-        count = (self._after(tokens, mask) - self.lengths).unsqueeze(-1)  # those that fit
-        t = torch.arange(min(tokens, self.slots), device=count.device)
-        t = t + (count - self.slots).clamp(min=0)
-        return self.lengths.unsqueeze(-1) + t, t < count
-
-    def _after(self, tokens: int, mask: Tensor | None) -> Tensor:
-        """Return the lengths with these tokens, (B,); no more than slots without a ring."""
-        after = self.lengths + (tokens if mask is None else mask.sum(-1))
-        return after if self.ring else after.clamp(max=self.slots)
-
-    def _held(self) -> Tensor:
-        """Return the positions (B, N) without those that `lengths` no longer covers."""
-        return self.positions.masked_fill(self.positions >= self.lengths.unsqueeze(-1), -1)
-
-    def _held_after(self, tokens: int, mask: Tensor | None) -> Tensor:
-        """Return the positions (B, N) with these tokens."""
-        (position, new), held = self._new(tokens, mask), self._held()
-        index = position % self.slots
-        return held.scatter(1, index, torch.where(new, position, held.gather(1, index)))
 
     def _bounds(self) -> tuple[int, int] | None:
         """Return the least and the largest length; None while compiling and on meta.
@@ -381,16 +362,8 @@ class KVCache(nn.Module):
         """Fill in the positions, which older states lack."""
         keys, lengths = state.get(f"{prefix}keys"), state.get(f"{prefix}lengths")
         if f"{prefix}positions" not in state and keys is not None and lengths is not None:
-            slots = keys.shape[2]
-            places = _held(lengths, torch.arange(slots, device=lengths.device), slots)
-            state[f"{prefix}positions"] = places.clamp(min=-1)
+            state[f"{prefix}positions"] = _filled(lengths, keys.shape[2])
         super()._load_from_state_dict(state, prefix, *rest)
-
-
-def _held(lengths: Tensor, slot: Tensor, slots: int) -> Tensor:
-    """Return the position of the token in each slot, below 0 for none: (B,), (N,) -> (B, N)."""
-    last = lengths.unsqueeze(-1) - 1
-    return last - (last - slot) % slots
 
 
 def _put(held: Tensor, new: Tensor, slot: int, start: int, size: int) -> Tensor:

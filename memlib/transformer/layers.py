@@ -4,14 +4,14 @@ A layer is the same function however its past comes to it: all at once, from a `
 the `SegmentMemory` of the text before.
 """
 
-from typing import Any, Literal, NamedTuple, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 
 from memlib import _checks as checks
 from memlib.attention.verbs import _attend
-from memlib.transformer.cache import KVCache, _check_finite
+from memlib.transformer.cache import KVCache, _check_finite, _New
 from memlib.transformer.positions import (
     _are_tokens,
     _check_lengths,
@@ -27,14 +27,6 @@ Positions = Literal["rotary", "learned", "none"]
 LayerMemory = KVCache | SegmentMemory | None
 M = TypeVar("M", bound=LayerMemory)
 SCALE = 0.02  # standard deviation of what is learned for tokens and positions, as in GPT-2
-
-
-class _New(NamedTuple):
-    """What a layer will write into its cache once all layers have read."""
-
-    keys: Tensor
-    values: Tensor
-    mask: Tensor | None
 
 
 class MemoryAttention(nn.Module):
@@ -244,8 +236,8 @@ class MemoryAttention(nn.Module):
         after: _New | SegmentMemory | None = None
         if isinstance(memory, KVCache):
             _check_finite(keys, values, x=x)
-            after = _New(keys, values, mask)
-            keys, values, readable = memory._join(keys, values, mask, self.window)
+            after = memory._new(keys, values, mask)
+            keys, values, readable = memory._join(after, self.window)
         else:
             readable = _visible(places[:, old:], places, self.window)
         if isinstance(memory, SegmentMemory):
@@ -289,7 +281,7 @@ class MemoryAttention(nn.Module):
 
     def _commit(self, memory: LayerMemory, after: _New | SegmentMemory | None) -> LayerMemory:
         if isinstance(memory, KVCache) and isinstance(after, _New):
-            memory._commit(*after)
+            memory._commit(after)
             return memory
         return after if isinstance(after, SegmentMemory) else None
 
