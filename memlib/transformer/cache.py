@@ -4,6 +4,7 @@ The memory is a list of tokens, each at a position of the text; a query may read
 own position or before it, and with a window only the last few positions.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -21,8 +22,8 @@ class _New(NamedTuple):
     values: Tensor  # (B, G, T, V)
     mask: Tensor | None  # (B, T), which of them are tokens and not padding
     in_place: bool  # first stored, then read: a token a row, without a gradient
-    even: int | None  # the length of all rows, if it is one and all get T tokens
-    route: _Route | None  # where they go; None for slots side by side, the same in all rows
+    even: int  # the length of all rows, if it is one and all get T tokens; else -1
+    where: _Route | int  # they go; a number is the first of slots side by side, alike in all rows
 
 
 class KVCache(nn.Module):
@@ -239,7 +240,7 @@ class KVCache(nn.Module):
             and keys.layout == values.layout == held_keys.layout
             and not keys.requires_grad
             and not values.requires_grad
-            and _finite(keys, values)
+            and math.isfinite(_sum(keys, values))
         ):
             return None
         after = bounds[0] + 1
@@ -257,28 +258,30 @@ class KVCache(nn.Module):
         """Find out where new tokens go."""
         tokens, even = keys.shape[2], self._even(mask)
         tracked = torch.is_grad_enabled() and (keys.requires_grad or values.requires_grad)
-        side_by_side = even is not None and even % self.slots + tokens <= self.slots
-        route = None if side_by_side else self._route(tokens, mask)
-        return _New(keys, values, mask, tokens == 1 and not tracked, even, route)
+        first = even % self.slots
+        side_by_side = even >= 0 and first + tokens <= self.slots
+        where: _Route | int = first if side_by_side else self._route(tokens, mask)
+        return _New(keys, values, mask, tokens == 1 and not tracked, even, where)
 
     def _join(self, new: _New, window: int | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the keys and values that new tokens may read, and which each of them may."""
-        keys, values, mask, in_place, even, route = new
+        keys, values, mask, in_place, even, where = new
         window = self.slots if self.ring and window is None else window
-        low, high = self._bounds() or (0, self.slots)
+        low, high = (even, even) if even >= 0 else self._bounds() or (0, self.slots)
         stop = min(high + in_place, self.slots)
-        if in_place and even is not None and (not self.ring or stop <= (window or stop)):
+        if in_place and even >= 0 and (not self.ring or stop <= (window or stop)):
             start = 0 if self.ring or window is None else max(0, stop - window)
-            where = even % self.slots, start, stop - start
-            return _put(self.keys, keys, *where), _put(self.values, values, *where), None
-        tokens, rows = keys.shape[2], slice(None if even is None else 1)
+            put = even % self.slots, start, stop - start
+            return _put(self.keys, keys, *put), _put(self.values, values, *put), None
+        tokens, rows = keys.shape[2], slice(1 if even >= 0 else None)
         # the slots with tokens that the window of any row reaches
         start = 0 if self.ring or window is None else max(0, low + 1 - window)
         held = self.keys[:, :, start:stop], self.values[:, :, start:stop]
         queries = self._next(tokens, mask)
         if in_place:
             self._store(new)
-            places = (route or self._route(1, mask)).positions[rows, start:stop]
+            route = self._route(1, mask) if isinstance(where, int) else where
+            places = route.positions[rows, start:stop]
             return *held, _visible(queries, places, window)
         places = _held(self.positions, self.lengths)[rows, start:stop]
         places = torch.cat((places, queries.expand(len(places), -1)), dim=1)
@@ -288,37 +291,38 @@ class KVCache(nn.Module):
 
     def _commit(self, new: _New) -> None:
         """Make the tokens part of the memory."""
-        tokens, even, route, bounds = new.keys.shape[2], new.even, new.route, self._bounds()
+        where, even, tokens = new.where, new.even, new.keys.shape[2]
         if not new.in_place:
             self._store(new)
-        if even is not None and route is None:
-            places = self.positions.narrow(1, even % self.slots, tokens)
+        if isinstance(where, int):
+            places = self.positions.narrow(1, where, tokens)
             places.fill_(even) if tokens == 1 else places.copy_(self._next(tokens))
-            self.lengths.add_(tokens)
-        elif route is not None:
-            self.positions.copy_(route.positions)
-            self.lengths.copy_(route.lengths)
+            self._remember(self.lengths.add_(tokens), even + tokens, even + tokens)
+            return
+        bounds = self._bounds()
+        self.positions.copy_(where.positions)
+        self.lengths.copy_(where.lengths)
         if new.mask is None and bounds:
             self._remember(self.lengths, bounds[0] + tokens, bounds[1] + tokens)
 
     def _store(self, new: _New) -> None:
         """Put the keys and values into their slots."""
-        even, route = new.even, new.route
+        where = new.where
         for buffer, x in ((self.keys, new.keys.detach()), (self.values, new.values.detach())):
-            if route is None and even is not None:
-                buffer.narrow(2, even % self.slots, x.shape[2]).copy_(x)
-            elif route is not None:
-                slot = route.slot[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
-                x = x if route.column is None else _take(x, route.column, 2)
-                fresh = route.new[:, None, :, None]
-                buffer.scatter_(2, slot, x.to(buffer.dtype).where(fresh, buffer.gather(2, slot)))
+            if isinstance(where, int):
+                buffer.narrow(2, where, x.shape[2]).copy_(x)
+                continue
+            slot = where.slot[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
+            x = x if where.column is None else _take(x, where.column, 2)
+            fresh = where.new[:, None, :, None]
+            buffer.scatter_(2, slot, x.to(buffer.dtype).where(fresh, buffer.gather(2, slot)))
 
     def _route(self, tokens: int, mask: Tensor | None) -> _Route:
         return _route(self.positions, self.lengths, tokens, mask, self.ring)
 
     def _next(self, tokens: int, mask: Tensor | None = None) -> Tensor:
         """Return the positions of the next tokens, (B, T), or (1, T) if all rows agree."""
-        if (even := self._even(mask)) is None:
+        if (even := self._even(mask)) < 0:
             return _next(self.lengths, tokens, mask)
         return torch.arange(even, even + tokens, device=self.lengths.device).unsqueeze(0)
 
@@ -353,10 +357,10 @@ class KVCache(nn.Module):
                 f"{row}; got {int(new[row])}"
             )
 
-    def _even(self, mask: Tensor | None = None) -> int | None:
-        """Return the length of all rows if it is one, and all get as many tokens; else None."""
+    def _even(self, mask: Tensor | None) -> int:
+        """Return the length of all rows if it is one, and all get as many tokens; else -1."""
         bounds = self._bounds()
-        return bounds[0] if mask is None and bounds and bounds[0] == bounds[1] else None
+        return bounds[0] if mask is None and bounds and bounds[0] == bounds[1] else -1
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Fill in the positions, which older states lack."""
@@ -372,13 +376,13 @@ def _put(held: Tensor, new: Tensor, slot: int, start: int, size: int) -> Tensor:
     return held.narrow(2, start, size)
 
 
-def _finite(keys: Tensor, values: Tensor) -> bool:
-    """Whether nothing is NaN or infinite and no sum overflows; True where none may look."""
-    total = keys.sum() + values.sum()
-    return not checks.anywhere(total - total)  # 0, or NaN, which is true
+def _sum(keys: Tensor, values: Tensor) -> Tensor:
+    """A number that is finite if nothing is NaN or infinite and no sum overflows."""
+    return keys.sum() + values.sum()
 
 
 def _check_finite(keys: Tensor, values: Tensor, /, **inputs: Tensor) -> None:
     """Refuse NaN and infinity in what is about to be stored."""
-    if not _finite(keys, values):
+    total = _sum(keys, values)
+    if checks.anywhere(total - total):  # 0, or NaN, which is true
         checks.finite((keys * 0).sum() + (values * 0).sum(), **inputs)
