@@ -184,6 +184,9 @@ class MemorizingAttention(nn.Module):
         _check_finite(keys, values, x=x, memory=segment.inputs)
         near, look = self._look(query, keys, values, segment, mask, need_weights)
         far, ids, weights = self._recall(query, store)
+        if mask is not None:
+            padding = ~mask[:, None, :, None]
+            ids, weights = ids.masked_fill(padding, -1), weights.masked_fill(padding, 0)
         known = (store.lengths > 0).view(len(x), self.local.kv_heads)
         known = known.repeat_interleave(self._shared, dim=1).unsqueeze(-1)  # (B, H, 1)
         gate = (self.gate.sigmoid().unsqueeze(-1) * known).unsqueeze(-1)  # g

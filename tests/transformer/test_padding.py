@@ -1,6 +1,8 @@
+# ruff: noqa: E501  (a table of messages)
 """Rows of one batch that start and stop anywhere: each is what it would be alone."""
 
 import copy
+import re
 
 import hypothesis.strategies as st
 import pytest
@@ -10,7 +12,8 @@ from hypothesis import example, given, settings
 from torch import nn
 from torch.testing import assert_close
 
-from memlib import Decoder, KVCache, MemoryAttention, attend
+from memlib import Decoder, KVCache, MemoryAttention, SegmentMemory, attend
+from memlib.store import MemorizingAttention
 
 NAN = float("nan")
 DOUBLE = {"dtype": torch.float64}
@@ -365,3 +368,198 @@ def test_prompts_of_different_lengths_go_on_together_as_each_alone(side, positio
     rows = [row[:n].tolist() for row, n in zip(torch.stack(said, 1), steps, strict=True)]
     assert rows == [alone(model, p, n) for p, n in zip(prompts, steps.tolist(), strict=True)]
     assert {tuple(layer.lengths.tolist()) for layer in cache} == {(12, 14, 4, 9)}
+
+
+# The layer with a store
+
+
+@pytest.mark.parametrize("side", ["left", "right", "anywhere"])
+@pytest.mark.parametrize("positions", ["rotary", "none"])
+def test_a_row_with_a_store_is_the_row_alone(side, positions):
+    layer = lively(MemorizingAttention(WIDTH, 2, 1, k=3, positions=positions, **DOUBLE))
+    memory, alone = layer.memory(3, slots=2), [layer.memory(1, slots=2) for _ in range(3)]
+    for i, call in enumerate([(4, 2, 0), (1, 0, 1), (1, 3, 5)]):
+        rows = [draw(n, WIDTH, seed=10 * i + b) for b, n in enumerate(call)]
+        x, mask = padded(rows, side, seed=i)
+        y, memory, looks = layer(x, memory, mask=mask, need_weights=True)
+        assert not y[~mask].any()
+        for weights in (looks.near, looks.far, looks.ids + 1):
+            assert not weights.movedim(1, -1)[~mask].any()
+        for b, row in enumerate(rows):
+            its, alone[b], look = layer(row.unsqueeze(0), alone[b], need_weights=True)
+            assert_close(y[b, mask[b]], its[0], **EXACT)
+            assert_close(looks.near[b][:, mask[b]].sum(-1), look.near[0].sum(-1), **EXACT)
+            k = look.far.shape[-1]
+            assert_close(looks.far[b][:, mask[b]][..., :k], look.far[0], **EXACT)
+    same_memory(memory.segment, [one.segment for one in alone])
+    assert memory.store.lengths.tolist() == [6, 5, 6]
+
+
+# What modules must bear
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_integers_of_both_widths_are_alike(dtype):
+    layer, model, x, tokens = make(window=4), make_model(window=4), draw(2, 4, WIDTH), text(2, 4)
+    lengths = torch.tensor([4, 2])
+    for module, inputs in ((layer, x), (model, tokens)):
+        for start in (lambda m: None, lambda m: m.cache(2), lambda m: m.segment_memory(2, 3)):
+            mine, its = (
+                module(inputs, start(module), lengths=n) for n in (lengths.to(dtype), lengths)
+            )
+            assert torch.equal(mine[0], its[0])
+    cache, other = layer.cache(2, 9), layer.cache(2, 9)
+    with torch.no_grad():
+        for c, n in ((cache, lengths.to(dtype)), (other, lengths)):
+            layer(x, c, lengths=n)
+            c.crop(n.clamp(max=3))
+            c.reorder(n % 2)
+            c.extend(draw(2, 2, 4, 2), draw(2, 2, 4, 2), lengths=n)
+    assert all(torch.equal(a, b) for a, b in zip(parts(cache), parts(other), strict=True))
+    old = SegmentMemory(draw(2, 3, WIDTH), torch.tensor([5, 1]))
+    for how in ({}, {"lengths": lengths.to(dtype)}):
+        mine, after = layer(x, old._replace(seen=old.seen.to(dtype)), **how)
+        assert torch.equal(mine, layer(x, old, **how)[0])
+        assert after.seen.dtype == torch.long
+    store = MemorizingAttention(WIDTH, 2, **DOUBLE)
+    _, memory = store(x, lengths=lengths.to(dtype))
+    assert memory.store.lengths.tolist() == [4, 4, 2, 2]
+
+
+def test_runs_on_meta():
+    mask = torch.ones(2, 5, dtype=torch.bool, device="meta")
+    layer, model = make(window=4, device="meta"), make_model(window=4, device="meta")
+    x, tokens = torch.ones(2, 5, WIDTH, device="meta", **DOUBLE), mask.long()
+    for memory in (None, layer.cache(2, 9), layer.cache(2), layer.segment_memory(2, 3)):
+        assert layer(x, memory, mask=mask)[0].is_meta
+        with torch.no_grad():
+            assert layer(x[:, :1], memory, mask=mask[:, :1])[0].is_meta
+    assert model(tokens, model.cache(2), mask=mask)[0].is_meta
+
+
+def test_rows_of_nothing():
+    layer, model = make(window=3), make_model(memory_tokens=2)
+    for batch, tokens in ((0, 4), (2, 0), (2, 1), (2, 3)):
+        mask = torch.zeros(batch, tokens, dtype=torch.bool)
+        for memory in (None, layer.cache(batch), layer.segment_memory(batch)):
+            x = torch.full((batch, tokens, WIDTH), NAN, **DOUBLE)
+            assert not layer(x, memory, mask=mask)[0].any()
+        assert not model(mask.long() - 7, mask=mask)[0].any()
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_a_copy_goes_on_as_its_original(window):
+    layer = make(window=window)
+    cache = layer.cache(2, None if window else 9)
+    mask = torch.tensor([[True] * 4, [False, False, True, True]])
+    with torch.no_grad():
+        layer(draw(2, 4, WIDTH), cache, mask=mask)
+        twin, loaded, x = copy.deepcopy(cache), layer.cache(2, cache.slots), draw(2, 2, WIDTH)
+        loaded = copy.deepcopy(cache)
+        loaded.crop(0)
+        loaded.load_state_dict(cache.state_dict())
+        expected = layer(x, cache, mask=mask[:, 1:3])[0]
+        assert torch.equal(layer(x, twin, mask=mask[:, 1:3])[0], expected)
+        assert torch.equal(layer(x, loaded, mask=mask[:, 1:3])[0], expected)
+
+
+@pytest.mark.needs_torch("2.13")
+@torch.no_grad()
+@pytest.mark.parametrize("window", [None, 3])
+def test_compiled_rows_are_the_rows(window):
+    torch._dynamo.reset()
+    model, slots = make_model(window=window), None if window else 10
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    tokens, mask = padded([text(5), text(2, seed=2)], "left", fill=0)
+    caches = model.cache(2, slots), model.cache(2, slots)
+    pairs = [(tokens, mask), *((text(2, 1, seed=i), mask[:, i : i + 1]) for i in range(5))]
+    for i, (new, these) in enumerate(pairs):
+        expected, _ = model(new, caches[0], mask=these)
+        assert_close(compiled(new, caches[1], mask=these)[0], expected, **EXACT)
+        assert len(graphs) <= 1 + (i > 0)
+    for mine, its in zip(*caches, strict=True):
+        assert torch.equal(mine.positions, its.positions)
+
+
+class Step(nn.Module):
+    """A layer and its cache, which `torch.export` takes as one module."""
+
+    def __init__(self, layer, cache):
+        super().__init__()
+        self.layer, self.cache = layer, cache
+
+    def forward(self, x, mask):
+        return self.layer(x, self.cache, mask=mask)[0]
+
+
+@pytest.mark.needs_torch("2.13")
+@torch.no_grad()
+def test_an_exported_step_is_the_step():
+    layer = make()
+    cache, mask = layer.cache(2, 9), torch.tensor([[True, True], [False, True]])
+    layer(draw(2, 2, WIDTH), cache, mask=mask)
+    x, twin = draw(2, 1, WIDTH, seed=2), copy.deepcopy(cache)
+    step = torch.export.export(Step(layer, twin).eval(), (x, mask[:, :1])).module()
+    for i in range(3):
+        x, these = draw(2, 1, WIDTH, seed=i), mask[:, i % 2 :][:, :1]
+        assert_close(step(x, these), layer(x, cache, mask=these)[0], **EXACT)
+    assert torch.equal(step.cache.positions, cache.positions)
+
+
+# Refusals
+
+LAYER, MODEL = make((2, 1), dtype=torch.float32), make_model()
+X, TOKENS = torch.ones(2, 3, WIDTH), text(2, 3)
+MASK = torch.tensor([[True] * 3, [False, False, True]])
+KV = torch.ones(2, 1, 3, 4)
+# fmt: off
+REFUSALS = [
+    (lambda call: call(mask=MASK.tolist()), TypeError, "mask must be a torch.Tensor; got list"),
+    (lambda call: call(mask=MASK.long()), TypeError, "mask must have dtype torch.bool (True = a token); got torch.int64"),
+    (lambda call: call(mask=MASK[0]), ValueError, "mask must have shape (B, T) with B = 2, T = 3; got (3,)"),
+    (lambda call: call(mask=MASK[:1]), ValueError, "mask must have shape (B, T) with B = 2, T = 3; got (1, 3)"),
+    (lambda call: call(mask=MASK[:, 1:]), ValueError, "mask must have shape (B, T) with B = 2, T = 3; got (2, 2)"),
+    (lambda call: call(mask=MASK.to("meta")), ValueError, "mask must be on device cpu; got meta"),
+    (lambda call: call(mask=MASK, lengths=torch.tensor([3, 1])), ValueError, "padding must be told by lengths or by mask; got both"),
+    (lambda call: call(lengths=torch.tensor([3.0, 1.0])), TypeError, "lengths must have dtype int64 or int32; got torch.float32"),
+    (lambda call: call(lengths=torch.tensor([3, 4], dtype=torch.int32)), ValueError, "lengths must be in [0, T = 3]; got 4"),
+]
+# fmt: on
+CALLERS = {
+    "cache": lambda **how: KVCache(2, 1, 9, 4).extend(KV, KV, **how),
+    "layer": lambda **how: LAYER(X, **how),
+    "model": lambda **how: MODEL(TOKENS, **how),
+    "store": lambda **how: MemorizingAttention(WIDTH, 2)(X, **how),
+}
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize(("call", "kind", "message"), REFUSALS, ids=[m for _, _, m in REFUSALS])
+def test_bad_input_is_refused(call, kind, message, caller):
+    with pytest.raises(kind, match=re.escape(message)) as caught:
+        call(CALLERS[caller])
+    assert type(caught.value) is kind
+
+
+def test_room_and_tables_count_tokens_alone():
+    cache, mask = LAYER.cache(2, 4), MASK.flip(0)
+    LAYER(X, cache, mask=MASK)
+    LAYER(X, cache, mask=mask & MASK)  # one more a row
+    before = copy.deepcopy(cache.state_dict())
+    with pytest.raises(ValueError, match=re.escape("0 of 4 in row 0; got 1")):
+        LAYER(X, cache, mask=mask)
+    assert all(torch.equal(before[n], buffer) for n, buffer in cache.state_dict().items())
+    learned = make((2, 1), positions="learned", length=2, dtype=torch.float32)
+    learned(X, mask=MASK & torch.tensor([False, True, True]))
+    with pytest.raises(ValueError, match="positions must be below length = 2; got 2"):
+        learned(X, mask=MASK)
+    wrong = TOKENS.masked_fill(~MASK, 99)
+    MODEL(wrong, mask=MASK)
+    with pytest.raises(ValueError, match=re.escape("tokens must be in [0, 11); got")):
+        MODEL(wrong, mask=mask)
