@@ -67,7 +67,7 @@ class Pairs:
         Args:
             keys: (B, T, M).
             values: (B, T, V).
-            lengths: (B,) int64 in [0, T]; row b adds only its first ``lengths[b]`` pairs.
+            lengths: (B,) integers in [0, T]; row b adds only its first ``lengths[b]`` pairs.
 
         Returns:
             The new ids (B, T) int64; -1 for what is not added.
@@ -225,7 +225,7 @@ class Pairs:
         new = np.full(batch, pairs)
         if lengths is not None:
             _check_lengths(lengths, batch, pairs, self.ids)
-            new = lengths.cpu().numpy()
+            new = lengths.long().cpu().numpy()
             late = torch.from_numpy(np.arange(pairs) >= new[:, None]).unsqueeze(-1).to(keys.device)
             keys, values = keys.masked_fill(late, 0), values.masked_fill(late, 0)
         _check_finite(keys, values, keys=keys, values=values)

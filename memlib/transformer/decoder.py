@@ -94,6 +94,24 @@ class Decoder(nn.Module):
         ...     last, cache = model(tokens[:, 11:], cache)  # goes on where it stopped
         >>> torch.allclose(torch.cat((first, last), dim=1), whole, atol=1e-5)
         True
+
+        Prompts of different lengths, padded at the left, go on together until each is done; what
+        follows is what follows each of them alone:
+
+        >>> tokens = torch.tensor([[7, 3, 9, 4], [0, 0, 0, 5]])
+        >>> mask = torch.tensor([[True, True, True, True], [False, False, False, True]])
+        >>> cache, end, going = model.cache(batch_size=2, slots=10), 0, torch.tensor(True)
+        >>> with torch.no_grad():
+        ...     logits, cache = model(tokens, cache, mask=mask)
+        ...     for _ in range(6):
+        ...         new = logits[:, -1:].argmax(-1)  # (B, 1)
+        ...         going = going & (new != end)
+        ...         logits, cache = model(new, cache, mask=going)  # a row that is done gets none
+        ...         tokens, mask = torch.cat((tokens, new), 1), torch.cat((mask, going), 1)
+        ...     text = tokens[1:][mask[1:]]
+        ...     alone = model(text.unsqueeze(0))[0].argmax(-1)
+        >>> torch.equal(alone[0, :-1], text[1:])
+        True
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from torch import nn
 from torch.testing import assert_close
 
-from memlib import FeedForward, KVCache, MemoryAttention, SegmentMemory, attend, read, similarity
+from memlib import KVCache, MemoryAttention, SegmentMemory, attend, read
 from memlib.transformer.slots import _filled
 
 DOUBLE = {"dtype": torch.float64}
@@ -585,39 +585,6 @@ def test_a_compiled_layer_trains_alike():
     assert_close(results[1], results[0])
 
 
-# Feed-forward layers
-
-
-def test_a_feed_forward_layer_is_a_memory():
-    x = draw(2, 3, WIDTH)
-    for activation, function in (("relu", nn.ReLU()), ("gelu", nn.GELU())):
-        memory = FeedForward(WIDTH, 5, activation=activation, **DOUBLE)
-        usual = nn.Sequential(
-            nn.Linear(WIDTH, 5, bias=False, **DOUBLE), function,
-            nn.Linear(5, WIDTH, bias=False, **DOUBLE),
-        )  # fmt: skip
-        usual[0].weight, usual[2].weight = memory.keys, nn.Parameter(memory.values.mT)
-        assert_close(memory(x), usual(x))
-        weights = function(similarity(x, memory.keys, measure="dot"))
-        assert_close(memory.address(x), weights)
-        assert_close(memory(x), read(weights, memory.values))
-    memory = FeedForward(WIDTH, 5, activation="softmax", **DOUBLE)
-    assert_close(memory(x), attend(x, memory.keys, memory.values, measure="dot"))
-    assert torch.autograd.gradcheck(memory, x.requires_grad_(), fast_mode=True)
-
-
-def test_a_feed_forward_layer_bears_what_a_module_must():
-    memory = FeedForward(WIDTH, 5)
-    assert repr(memory) == f"FeedForward({WIDTH}, slots=5, activation='relu')"
-    assert FeedForward(WIDTH, 5, device="meta")(torch.ones(2, WIDTH, device="meta")).is_meta
-    before = copy.deepcopy(memory)
-    memory.reset_parameters()
-    assert not any(map(torch.equal, before.parameters(), memory.parameters()))
-    x = draw(3, 2, WIDTH, dtype=torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert_close(memory(x).float(), memory.float()(x).float(), rtol=0.1, atol=0.1)
-
-
 # Refusals: each names the rule and the value, and leaves the cache as it was
 
 NAN = float("nan")
@@ -676,12 +643,6 @@ REFUSALS = [
     (lambda: LAYER(X, lengths=torch.tensor([-1, 0])), ValueError, "lengths must be in [0, T = 3]; got -1"),
     (lambda: LAYER(X, lengths=torch.tensor([1])), ValueError, "lengths must have shape (B,) with B = 2; got (1,)"),
     (lambda: LAYER(X, lengths=torch.ones(2, device="meta").long()), ValueError, "lengths must be on device cpu; got meta"),
-    (lambda: FeedForward(8, 0), ValueError, "slots must be at least 1; got 0"),
-    (lambda: FeedForward(8, 4, activation="tanh"), ValueError, "activation must be one of relu, gelu, softmax; got 'tanh'"),
-    (lambda: FeedForward(8, 4, dtype=torch.bool), TypeError, "dtype must have a floating-point dtype; got torch.bool"),
-    (lambda: FeedForward(8, 4)(X[..., :3]), ValueError, "x must have shape (..., T, D) with D = 8; got (2, 3, 3)"),
-    (lambda: FeedForward(8, 4)(X.double()), TypeError, "x must have the dtype of the parameters, torch.float32; got torch.float64"),
-    (lambda: FeedForward(8, 4).address(NAN * X), ValueError, "x must be finite where it is read; got NaN at (0, 0, 0)"),
 ]
 CACHED = [
     (lambda c: c.extend(KV, KV), ValueError, "new tokens must fit in the free slots, 1 of 6 in row 1; got 3"),
