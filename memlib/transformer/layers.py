@@ -218,8 +218,8 @@ class MemoryAttention(nn.Module):
         self, x: Tensor, memory: LayerMemory, mask: Tensor | None, need_weights: bool
     ) -> tuple[Tensor, _New | SegmentMemory | None, Tensor | None]:
         """Everything but what changes a cache, which is left to `_commit`; trusts its arguments."""
-        tokens, padding = x.shape[1], None if mask is None else ~mask.unsqueeze(-1)
-        both = x = x if padding is None else x.masked_fill(padding, 0)
+        tokens = x.shape[1]  # padding reads nothing, and so its output is 0
+        both = x = x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0)
         if isinstance(memory, SegmentMemory):
             both = torch.cat((memory.inputs, x), dim=1)
             places = memory._positions(tokens, mask)
@@ -243,8 +243,7 @@ class MemoryAttention(nn.Module):
         if isinstance(memory, SegmentMemory):
             after = memory._slide(both, mask)
         value, weights = self._look(query, keys, values, readable, need_weights)
-        y = self.output(value.transpose(1, 2).flatten(2))
-        return y if padding is None else y.masked_fill(padding, 0), after, weights
+        return self.output(value.transpose(1, 2).flatten(2)), after, weights
 
     def _marks(self, positions: Tensor, memory: LayerMemory = None) -> Tensor | None:
         """Return what queries and keys know of their positions: (1 or B, T) -> (1 or B, T, ·)."""
