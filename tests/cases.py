@@ -438,6 +438,14 @@ CASES = [
         for positions in ("rotary", "learned", "none")
     ),
     Case(
+        "MemoryAttention-mask",
+        lambda layer, x, mask: layer(x, mask=mask)[0],
+        {"x": "B T D", "mask": "B T"},
+        "B T D",
+        module=_attention(window=3),
+        empty="BT",
+    ),
+    Case(
         "MemoryAttention-segment",
         _segment,
         {"x": "B T D", "inputs": "B N D", "seen": "B", "lengths": "B"},

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from memlib import _checks as checks
 from memlib.store.store import Store
-from memlib.transformer.cache import _check_finite, _check_lengths, _late, _visible
-from memlib.transformer.layers import MemoryAttention, _rotate
+from memlib.transformer.cache import _check_finite
+from memlib.transformer.layers import MemoryAttention
+from memlib.transformer.positions import _are_tokens, _rotate, _take, _tokens_first, _visible
 from memlib.transformer.segments import SegmentMemory
 
 
@@ -133,13 +134,13 @@ class MemorizingAttention(nn.Module):
     @overload
     def forward(
         self, x: Tensor, memory: Recollection | None = ..., *, lengths: Tensor | None = ...,
-        need_weights: Literal[False] = ...,
+        mask: Tensor | None = ..., need_weights: Literal[False] = ...,
     ) -> tuple[Tensor, Recollection]: ...  # fmt: skip
 
     @overload
     def forward(
         self, x: Tensor, memory: Recollection | None = ..., *, lengths: Tensor | None = ...,
-        need_weights: Literal[True],
+        mask: Tensor | None = ..., need_weights: Literal[True],
     ) -> tuple[Tensor, Recollection, Looks]: ...  # fmt: skip
 
     def forward(
@@ -148,6 +149,7 @@ class MemorizingAttention(nn.Module):
         memory: Recollection | None = None,
         *,
         lengths: Tensor | None = None,
+        mask: Tensor | None = None,
         need_weights: bool = False,
     ) -> tuple[Any, ...]:
         """Read a segment and what came before, and remember it.
@@ -156,7 +158,8 @@ class MemorizingAttention(nn.Module):
             x: (B, T, D), the next T tokens.
             memory: from `memory`, or what the call before returned; an empty one when None. Its
                 store is changed in place.
-            lengths: (B,) int64 in [0, T]; row b has ``lengths[b]`` tokens, then padding.
+            lengths: (B,) integers in [0, T]; row b has ``lengths[b]`` tokens, then padding.
+            mask: (B, T) bool instead, True = a token, False = padding, wherever it lies.
             need_weights: return where each head looked too.
 
         Returns:
@@ -170,39 +173,45 @@ class MemorizingAttention(nn.Module):
         checks.tensor("x", x)
         checks.shape("x", x, "(B, T, D)", D=self.local.width)
         checks.alike(**{"the parameters": self.gate, "x": x})
-        if lengths is not None:
-            _check_lengths(lengths, x.shape[0], x.shape[1], x)
-            x = x.masked_fill(late := _late(lengths, x.shape[1]).unsqueeze(-1), 0)
+        mask = _are_tokens(lengths, mask, x.shape[0], x.shape[1], x)
+        if mask is not None:
+            x = x.masked_fill(~mask.unsqueeze(-1), 0)
         segment, store = self._check_memory(memory, x)
         both = torch.cat((segment.inputs, x), dim=1)  # (B, N + T, D)
         query = self.local._heads(self.local.query, x, None)  # (B, H, T, M)
         keys = self.local._heads(self.local.key, both, None)  # (B, G, N + T, M)
         values = self.local._heads(self.local.value, both, None)
         _check_finite(keys, values, x=x, memory=segment.inputs)
-        near, look = self._look(query, keys, values, segment, need_weights)
+        near, look = self._look(query, keys, values, segment, mask, need_weights)
         far, ids, weights = self._recall(query, store)
+        if mask is not None:
+            padding = ~mask[:, None, :, None]
+            ids, weights = ids.masked_fill(padding, -1), weights.masked_fill(padding, 0)
         known = (store.lengths > 0).view(len(x), self.local.kv_heads)
         known = known.repeat_interleave(self._shared, dim=1).unsqueeze(-1)  # (B, H, 1)
         gate = (self.gate.sigmoid().unsqueeze(-1) * known).unsqueeze(-1)  # g
         y = self.local.output((near + gate * (far - near)).transpose(1, 2).flatten(2))
-        y = y if lengths is None else y.masked_fill(late, 0)
+        y = y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
         checks.finite(y, x=x, memory=segment.inputs)
 
-        each = None if lengths is None else lengths.repeat_interleave(self.local.kv_heads)
-        new = [z[:, :, segment.inputs.shape[1] :].detach().flatten(0, 1) for z in (keys, values)]
-        store.add(*new, lengths=each)
-        after = Recollection(segment._slide(both, lengths), store)
+        each, new = None, [z[:, :, segment.inputs.shape[1] :].detach() for z in (keys, values)]
+        if mask is not None:
+            each = mask.sum(-1).repeat_interleave(self.local.kv_heads)
+            new = [_take(z, _tokens_first(mask), 2) for z in new]
+        store.add(*(z.flatten(0, 1) for z in new), lengths=each)
+        after = Recollection(segment._slide(both, mask), store)
         return (y, after) if look is None else (y, after, Looks(look, ids, weights))
 
     def _look(
-        self, query: Tensor, keys: Tensor, values: Tensor, segment: SegmentMemory, need: bool
-    ) -> tuple[Tensor, Tensor | None]:
+        self, query: Tensor, keys: Tensor, values: Tensor, segment: SegmentMemory,
+        mask: Tensor | None, need: bool,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """Read the text at hand, as `memlib.MemoryAttention` does."""
-        old, places = segment.inputs.shape[1], segment._positions(query.shape[2])
+        old, places = segment.inputs.shape[1], segment._positions(query.shape[2], mask)
         if (marks := self.local._marks(places)) is not None:
             query, keys = _rotate(query, marks[:, old:]), _rotate(keys, marks)
-        mask = _visible(places[:, old:], places, self.local.window)
-        return self.local._look(query, keys, values, mask, need)
+        readable = _visible(places[:, old:], places, self.local.window)
+        return self.local._look(query, keys, values, readable, need)
 
     def _recall(self, query: Tensor, store: Store) -> tuple[Tensor, Tensor, Tensor]:
         """Read the store; heads that share keys are so many queries of one row."""

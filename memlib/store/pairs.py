@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memlib import _checks as checks
-from memlib.transformer.cache import _check_finite, _check_lengths
+from memlib.transformer.cache import _check_finite
+from memlib.transformer.positions import _check_lengths
 
 Ints = NDArray[np.int64]
 FEWEST = 16  # slots, once there is a pair
@@ -66,7 +67,7 @@ class Pairs:
         Args:
             keys: (B, T, M).
             values: (B, T, V).
-            lengths: (B,) int64 in [0, T]; row b adds only its first ``lengths[b]`` pairs.
+            lengths: (B,) integers in [0, T]; row b adds only its first ``lengths[b]`` pairs.
 
         Returns:
             The new ids (B, T) int64; -1 for what is not added.
@@ -224,7 +225,7 @@ class Pairs:
         new = np.full(batch, pairs)
         if lengths is not None:
             _check_lengths(lengths, batch, pairs, self.ids)
-            new = lengths.cpu().numpy()
+            new = lengths.long().cpu().numpy()
             late = torch.from_numpy(np.arange(pairs) >= new[:, None]).unsqueeze(-1).to(keys.device)
             keys, values = keys.masked_fill(late, 0), values.masked_fill(late, 0)
         _check_finite(keys, values, keys=keys, values=values)

@@ -4,31 +4,29 @@ A layer is the same function however its past comes to it: all at once, from a `
 the `SegmentMemory` of the text before.
 """
 
-from functools import lru_cache
-from typing import Any, Literal, NamedTuple, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memlib import _checks as checks
-from memlib.attention.verbs import _address, _attend, _read, _similarity
-from memlib.transformer.cache import KVCache, _check_finite, _check_lengths, _late, _visible
+from memlib.attention.verbs import _attend
+from memlib.transformer.cache import KVCache, _check_finite, _New
+from memlib.transformer.positions import (
+    _are_tokens,
+    _check_lengths,
+    _next,
+    _rotate,
+    _turn_at,
+    _turns,
+    _visible,
+)
 from memlib.transformer.segments import SegmentMemory
 
 Positions = Literal["rotary", "learned", "none"]
-Activation = Literal["relu", "gelu", "softmax"]
 LayerMemory = KVCache | SegmentMemory | None
 M = TypeVar("M", bound=LayerMemory)
 SCALE = 0.02  # standard deviation of what is learned for tokens and positions, as in GPT-2
-
-
-class _New(NamedTuple):
-    """What a layer will write into its cache once all layers have read."""
-
-    keys: Tensor
-    values: Tensor
-    lengths: Tensor | None
 
 
 class MemoryAttention(nn.Module):
@@ -163,13 +161,13 @@ class MemoryAttention(nn.Module):
     @overload
     def forward(
         self, x: Tensor, memory: M = ..., *, lengths: Tensor | None = ...,
-        need_weights: Literal[False] = ...,
+        mask: Tensor | None = ..., need_weights: Literal[False] = ...,
     ) -> tuple[Tensor, M]: ...  # fmt: skip
 
     @overload
     def forward(
         self, x: Tensor, memory: M = ..., *, lengths: Tensor | None = ...,
-        need_weights: Literal[True],
+        mask: Tensor | None = ..., need_weights: Literal[True],
     ) -> tuple[Tensor, M, Tensor]: ...  # fmt: skip
 
     def forward(
@@ -178,6 +176,7 @@ class MemoryAttention(nn.Module):
         memory: Any = None,
         *,
         lengths: Tensor | None = None,
+        mask: Tensor | None = None,
         need_weights: bool = False,
     ) -> tuple[Any, ...]:
         """Read what came before, and remember these tokens.
@@ -186,46 +185,49 @@ class MemoryAttention(nn.Module):
             x: (B, T, D), the next T tokens.
             memory: what came before: None for nothing, a `KVCache`, which is changed in place, or
                 a `SegmentMemory`, which stays as it is.
-            lengths: (B,) int64 in [0, T]; row b has ``lengths[b]`` tokens, then padding.
+            lengths: (B,) integers in [0, T]; row b has ``lengths[b]`` tokens, then padding.
+            mask: (B, T) bool instead, True = a token, False = padding, wherever it lies. What
+                padding holds is not looked at; it takes no position and no slot.
             need_weights: return where each query looked too.
 
         Returns:
             Outputs (B, T, D), 0 at padding, and the memory after, which is None, the same cache or
             a new `SegmentMemory`. With `need_weights` also the weights (B, H, T, N') over the slots
-            of the memory, as far as they are filled and a window reaches, then over the new tokens;
-            one that comes alone, without a gradient, already lies in its slot of the cache.
+            of the memory, as far as they are filled and a window reaches, then over x; 0 at
+            padding. One that comes alone, without a gradient, already lies in its slot of the
+            cache.
 
         Raises:
             TypeError: wrong dtypes, or a memory of another kind.
-            ValueError: wrong shapes; a cache with too few free slots; a position beyond a learned
-                table; NaN or infinity. After an error the cache is as it was.
+            ValueError: wrong shapes; lengths and a mask; a cache with too few free slots; a
+                position beyond a learned table; NaN or infinity. After an error the cache is as it
+                was.
         """
         checks.tensor("x", x)
         checks.shape("x", x, "(B, T, D)", D=self.width)
         checks.alike(**{"the parameters": self.key.weight, "x": x})
-        if lengths is not None:
-            _check_lengths(lengths, x.shape[0], x.shape[1], x)
-        self._check_memory(memory, x, lengths)
-        y, after, weights = self._step(x, memory, lengths, need_weights)
+        mask = _are_tokens(lengths, mask, x.shape[0], x.shape[1], x)
+        self._check_memory(memory, x, mask)
+        y, after, weights = self._step(x, memory, mask, need_weights)
         inputs = memory.inputs if isinstance(memory, SegmentMemory) else None
         checks.finite(y, x=x, memory=inputs)
         memory = self._commit(memory, after)
         return (y, memory, weights) if need_weights else (y, memory)
 
     def _step(
-        self, x: Tensor, memory: LayerMemory, lengths: Tensor | None, need_weights: bool
+        self, x: Tensor, memory: LayerMemory, mask: Tensor | None, need_weights: bool
     ) -> tuple[Tensor, _New | SegmentMemory | None, Tensor | None]:
         """Everything but what changes a cache, which is left to `_commit`; trusts its arguments."""
-        tokens = x.shape[1]
-        late = None if lengths is None else _late(lengths, tokens).unsqueeze(-1)
-        both = x = x if late is None else x.masked_fill(late, 0)
+        tokens = x.shape[1]  # padding reads nothing, and so its output is 0
+        both = x = x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0)
         if isinstance(memory, SegmentMemory):
             both = torch.cat((memory.inputs, x), dim=1)
-            places = memory._positions(tokens)
+            places = memory._positions(tokens, mask)
         elif isinstance(memory, KVCache):
-            places = memory._positions(tokens)
+            places = memory._next(tokens, mask)
         else:
-            places = torch.arange(tokens, device=x.device).unsqueeze(0)
+            rows = 1 if mask is None else len(mask)
+            places = _next(torch.zeros(rows, dtype=torch.long, device=x.device), tokens, mask)
         old, marks = places.shape[1] - tokens, self._marks(places, memory)
 
         query = self._heads(self.query, x, None if marks is None else marks[:, old:])
@@ -234,15 +236,14 @@ class MemoryAttention(nn.Module):
         after: _New | SegmentMemory | None = None
         if isinstance(memory, KVCache):
             _check_finite(keys, values, x=x)
-            after = _New(keys, values, lengths)
-            keys, values, mask = memory._join(keys, values, lengths, self.window)
+            after = memory._new(keys, values, mask)
+            keys, values, readable = memory._join(after, self.window)
         else:
-            mask = _visible(places[:, old:], places, self.window)
+            readable = _visible(places[:, old:], places, self.window)
         if isinstance(memory, SegmentMemory):
-            after = memory._slide(both, lengths)
-        value, weights = self._look(query, keys, values, mask, need_weights)
-        y = self.output(value.transpose(1, 2).flatten(2))
-        return y if late is None else y.masked_fill(late, 0), after, weights
+            after = memory._slide(both, mask)
+        value, weights = self._look(query, keys, values, readable, need_weights)
+        return self.output(value.transpose(1, 2).flatten(2)), after, weights
 
     def _marks(self, positions: Tensor, memory: LayerMemory = None) -> Tensor | None:
         """Return what queries and keys know of their positions: (1 or B, T) -> (1 or B, T, ·)."""
@@ -279,15 +280,15 @@ class MemoryAttention(nn.Module):
 
     def _commit(self, memory: LayerMemory, after: _New | SegmentMemory | None) -> LayerMemory:
         if isinstance(memory, KVCache) and isinstance(after, _New):
-            memory._commit(*after)
+            memory._commit(after)
             return memory
         return after if isinstance(after, SegmentMemory) else None
 
-    def _check_memory(self, memory: object, x: Tensor, lengths: Tensor | None) -> None:
+    def _check_memory(self, memory: object, x: Tensor, mask: Tensor | None) -> None:
         """Refuse a memory that is not of this layer, or too full."""
         batch, tokens = x.shape[:2]
         if memory is None:
-            self._check_positions(0, tokens, lengths)
+            self._check_positions(0, tokens, mask)
         elif isinstance(memory, KVCache):
             sizes = {"B": batch, "G": self.kv_heads, "N": memory.slots, "M": self.head_width}
             for name, value in (("keys", memory.keys), ("values", memory.values)):
@@ -298,22 +299,22 @@ class MemoryAttention(nn.Module):
                 if self.window is not None:
                     rule = f"a ring of at least the {self.window} slots of the window"
                 raise ValueError(f"memory must be {rule}; got a ring of {memory.slots} slots")
-            memory._check_room(tokens, lengths)
-            self._check_positions(memory.lengths, tokens, lengths)
+            memory._check_room(tokens, mask)
+            self._check_positions(memory.lengths, tokens, mask)
         elif isinstance(memory, SegmentMemory):
             checks.tensor("memory.inputs", memory.inputs)
             checks.shape("memory.inputs", memory.inputs, "(B, N, D)", B=batch, D=self.width)
             checks.alike(**{"x": x, "memory.inputs": memory.inputs})
             _check_lengths(memory.seen, batch, None, x, "memory.seen")
-            self._check_positions(memory.seen, tokens, lengths)
+            self._check_positions(memory.seen, tokens, mask)
         else:
             kind = type(memory).__name__
             raise TypeError(f"memory must be a KVCache, a SegmentMemory or None; got {kind}")
 
-    def _check_positions(self, seen: Tensor | int, tokens: int, lengths: Tensor | None) -> None:
+    def _check_positions(self, seen: Tensor | int, tokens: int, mask: Tensor | None) -> None:
         if self.table is None:
             return
-        after, length = seen + (tokens if lengths is None else lengths), len(self.table)
+        after, length = seen + (tokens if mask is None else mask.sum(-1)), len(self.table)
         if checks.anywhere(after > length) if isinstance(after, Tensor) else after > length:
             last = int(after.max() if isinstance(after, Tensor) else after) - 1
             raise ValueError(f"positions must be below length = {length}; got {last}")
@@ -328,131 +329,6 @@ class MemoryAttention(nn.Module):
             f"{self.width}, heads={self.heads}, kv_heads={self.kv_heads}, "
             f"head_width={self.head_width}, positions={self.positions!r}, window={self.window}"
         )
-
-
-class FeedForward(nn.Module):
-    r"""The other layer of a Transformer, a memory learned in training: :math:`f(x K^T)\, V`.
-
-    Its N hidden units are slots; the activation f makes weights of the similarities, and the
-    output is `memlib.read` of the values by these weights. With f = softmax it is
-    `memlib.attend`; with f = relu the weights need not sum to 1, and it is the feed-forward layer
-    of Vaswani et al. 2017 without its biases.
-
-    Args:
-        width: width D of inputs, keys and values.
-        slots: number of slots N.
-        activation: "relu", "gelu" or "softmax".
-        device: of the parameters.
-        dtype: of the parameters.
-
-    Raises:
-        TypeError: a size is no integer, or the dtype not real.
-        ValueError: a size below 1, or an unknown activation.
-
-    Source:
-        Geva et al. 2021, section 2 (arXiv 2012.14913).
-
-    Example:
-        >>> import torch
-        >>> from memlib import FeedForward, attend
-        >>> layer = FeedForward(width=4, slots=16, activation="softmax")
-        >>> x = torch.randn(2, 3, 4)
-        >>> torch.allclose(layer(x), attend(x, layer.keys, layer.values, measure="dot"), atol=1e-6)
-        True
-    """
-
-    def __init__(
-        self,
-        width: int,
-        slots: int,
-        *,
-        activation: Activation = "relu",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        checks.integer("width", width, 1)
-        checks.integer("slots", slots, 1)
-        checks.choice("activation", activation, ("relu", "gelu", "softmax"))
-        like = torch.empty(0, device=device, dtype=dtype)
-        checks.tensor("dtype", like)
-        self.activation = activation
-        self.keys = nn.Parameter(like.new_empty(slots, width))
-        self.values = nn.Parameter(like.new_empty(slots, width))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw new parameters: on the scale of linear layers."""
-        slots, width = self.keys.shape
-        nn.init.uniform_(self.keys, -(width**-0.5), width**-0.5)
-        nn.init.uniform_(self.values, -(slots**-0.5), slots**-0.5)
-
-    def address(self, x: Tensor) -> Tensor:
-        """Return how much each slot has to say, (..., T, D) -> (..., T, N).
-
-        Raises:
-            TypeError: wrong dtypes.
-            ValueError: wrong shapes, or NaN.
-        """
-        checks.tensor("x", x)
-        checks.shape("x", x, "(..., T, D)", D=self.keys.shape[1])
-        checks.alike(**{"the parameters": self.keys, "x": x})
-        weights = self._address(x)
-        checks.finite(weights, x=x)
-        return weights
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Read the memory by `address`, (..., T, D) -> (..., T, D).
-
-        Raises:
-            TypeError: wrong dtypes.
-            ValueError: wrong shapes, or NaN.
-        """
-        return _read(self.address(x), self.values)
-
-    def _look(self, x: Tensor) -> Tensor:
-        return _read(self._address(x), self.values)
-
-    def _address(self, x: Tensor) -> Tensor:
-        if self.activation == "softmax":
-            return _address(x, self.keys, "dot")
-        scores = _similarity(x, self.keys, "dot")
-        return F.relu(scores) if self.activation == "relu" else F.gelu(scores)
-
-    def extra_repr(self) -> str:
-        """Return the sizes shown by ``print(module)``."""
-        slots, width = self.keys.shape
-        return f"{width}, slots={slots}, activation={self.activation!r}"
-
-
-def _turns(positions: Tensor, width: int, base: float, kind: torch.dtype) -> Tensor:
-    """Return the cosines that numbers i and i + M/2 share, then their sines with the signs.
-
-    Shapes: (..., T) -> (..., T, 2 M).
-    """
-    half = width // 2
-    rates = base ** (torch.arange(half, dtype=kind, device=positions.device) / -half)
-    angles = positions.unsqueeze(-1) * rates
-    cos, sin = angles.cos(), angles.sin()
-    return torch.cat((cos, cos, -sin, sin), dim=-1)
-
-
-@lru_cache(maxsize=8)
-def _turn_at(
-    position: int, device: torch.device, inference: bool, width: int, base: float, kind: torch.dtype
-) -> Tensor:
-    """`_turns` for one token, which all layers of a model ask for in a step of decoding.
-
-    What was made in inference mode may be used in inference mode alone, so they are kept apart.
-    """
-    return _turns(torch.full((1, 1), position, device=device), width, base, kind)
-
-
-def _rotate(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn the pairs of numbers i and i + M/2 of (B, H, T, M) by these angles."""
-    cos, sin = turns.unsqueeze(1).chunk(2, dim=-1)
-    wide = x.to(turns.dtype)
-    return torch.addcmul(wide * cos, wide.roll(x.shape[-1] // 2, dims=-1), sin).to(x.dtype)
 
 
 def _check_divides(name: str, value: int, of: str, whole: int) -> None:

@@ -814,7 +814,7 @@ REFUSALS = [
     (lambda: store.add(bad, values), ValueError, "keys must be finite where it is read; got NaN at (1, 2, 3)"),
     (lambda: store.add(keys, values / 0), ValueError, "values must be finite where it is read; got infinity at (0, 0, 0)"),
     (lambda: store.add(keys, values, lengths=length), ValueError, "lengths must be in [0, T = 6]; got 7"),
-    (lambda: store.add(keys, values, lengths=[6, 6]), TypeError, "lengths must be an int64 tensor; got list"),
+    (lambda: store.add(keys, values, lengths=[6, 6]), TypeError, "lengths must be a torch.Tensor; got list"),
     (lambda: store.overwrite(ids, bad, values), ValueError, "keys must be finite where it is read; got NaN at (1, 2, 3)"),
     (lambda: store.overwrite(ids[:, :5], keys, values), ValueError, "ids must have shape (B, T) with T = 6; got (2, 5)"),
     (lambda: store.overwrite(ids[:, [0, 1, 0]], keys[:, :3], values[:, :3]), ValueError, "ids must differ within a row; got 0 twice"),
