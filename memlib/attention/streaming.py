@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from memlib import _checks as checks
+from memlib.attention import gpu
 
 QUERY_BLOCK = 32  # queries that one task of PyTorch's CPU kernel handles
 SLOTS_WORTH_SPLITTING = 8192  # below this the second core costs more than it gives
@@ -67,6 +68,8 @@ def _widen_and_attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor 
     query, keys, values = (
         x if x.stride(-1) == 1 else x.contiguous() for x in (query, keys, values)
     )
+    if query.device.type == "cuda":
+        return gpu.attend(query, keys, values, mask)
     if mask is None and (parts := _parts(query, keys)) > 1:
         split: Tensor = _Split.apply(query, keys, values, parts)  # type: ignore[no-untyped-call]
         return split

@@ -91,6 +91,7 @@ class KVCache(nn.Module):
         self.register_buffer("values", keys.new_zeros(batch_size, heads, slots, value_width))
         self.register_buffer("lengths", keys.new_zeros(batch_size, dtype=torch.long))
         self._known = [0, 0, 0, 0]  # which lengths, in which version, have what bounds
+        self._replayed = False  # whether a CUDA graph changes the lengths and not their version
 
     @property
     def nbytes(self) -> int:
@@ -292,7 +293,7 @@ class KVCache(nn.Module):
             buffer.scatter_(2, index, new)
 
     def _bounds(self) -> tuple[int, int] | None:
-        """Return the least and the largest length; None while compiling and on meta.
+        """Return the least and the largest length; None where values may not be looked at.
 
         They are kept beside the tensor, so that a decoding step need not wait for the device;
         its version tells whether it was changed by anything but `_commit`.
@@ -300,8 +301,12 @@ class KVCache(nn.Module):
         lengths = self.lengths
         if torch.compiler.is_compiling() or lengths.is_meta:
             return None
+        if checks.captured(lengths):
+            self._replayed = True
+            return None
         owner, version, low, high = self._known
-        if lengths.is_inference() or owner != id(lengths) or version != lengths._version:
+        known = owner == id(lengths) and not (self._replayed or lengths.is_inference())
+        if not known or version != lengths._version:
             low, high = (int(x) for x in lengths.aminmax()) if lengths.numel() else (0, 0)
             self._remember(lengths, low, high)
         return low, high

@@ -195,6 +195,7 @@ class Decoder(nn.Module):
         """
         checks.integers("tokens", tokens)
         checks.shape("tokens", tokens, "(B, T)")
+        checks.together(**{"the parameters": self.embedding, "tokens": tokens})
         vocab_size = len(self.embedding)
         if checks.anywhere((tokens < 0) | (tokens >= vocab_size)):
             low, high = int(tokens.min()), int(tokens.max())
