@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import pytest
 import torch
+
+UNTIL = float(os.environ.get("GPU_TESTS_UNTIL", "inf"))  # set by tools/gpu.py
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if time.time() > UNTIL:
+        pytest.skip("no time was left")
 
 
 @pytest.fixture

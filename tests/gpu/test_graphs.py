@@ -60,7 +60,9 @@ def copies(state):
     return type(state)(*(part.clone() for part in state))
 
 
-@every_cell
+@pytest.mark.parametrize(
+    "make", [CELLS["NTM"], CELLS["DNC of two write heads"]], ids=["NTM", "DNC"]
+)
 @torch.no_grad()
 def test_a_compiled_step_is_a_step(make, device):
     cell = make_on(device, make)
@@ -74,8 +76,11 @@ def test_a_compiled_step_is_a_step(make, device):
     replayed(device)
 
 
-@every_machine
-@pytest.mark.parametrize("learning", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize(
+    ("make", "learning"),
+    [(MACHINES["NTM"], False), (MACHINES["DNC"], True)],
+    ids=["NTM in use", "DNC in training"],
+)
 def test_a_machine_of_compiled_steps_is_the_machine(make, learning, device):
     torch._dynamo.reset()
     plain, machine = make_on(device, make), make_on(device, make)
@@ -119,8 +124,8 @@ def test_what_a_replay_overwrites_was_copied_before(make):
         assert_close(got, wanted)
 
 
-def decoder(device, **options):
-    return make_on(device, lambda: memlib.Decoder(11, 16, 2, 4, kv_heads=2, **options))
+def decoder(device, layers=1, **options):
+    return make_on(device, lambda: memlib.Decoder(11, 16, layers, 4, kv_heads=2, **options))
 
 
 @pytest.mark.parametrize("window", [None, 4], ids=["all", "ring"])
@@ -158,7 +163,7 @@ def test_decoding_writes_only_where_a_graph_may():
     note._boxed_call = True
     backend = aot_autograd(fw_compiler=note, inference_compiler=note,
                            keep_inference_input_mutations=True)  # fmt: skip
-    model = decoder("cpu")
+    model = decoder("cpu", layers=2)
     cache = model.cache(2, 12)
     torch._dynamo.reset()
     model(torch.zeros(2, 3, dtype=torch.long), cache)
