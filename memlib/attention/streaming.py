@@ -68,7 +68,7 @@ def _widen_and_attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor 
     query, keys, values = (
         x if x.stride(-1) == 1 else x.contiguous() for x in (query, keys, values)
     )
-    if query.device.type == "cuda":
+    if _is_gpu(query):
         return gpu.attend(query, keys, values, mask)
     if mask is None and (parts := _parts(query, keys)) > 1:
         split: Tensor = _Split.apply(query, keys, values, parts)  # type: ignore[no-untyped-call]
@@ -77,6 +77,10 @@ def _widen_and_attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor 
         # over less than a vector the CPU kernel takes NaN scores for -inf; with a mask it does not
         mask = torch.ones(1, 1, 1, keys.shape[-2], dtype=torch.bool, device=query.device)
     return F.scaled_dot_product_attention(query, keys, values, mask, scale=1.0)
+
+
+def _is_gpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cuda"
 
 
 def _parts(query: Tensor, keys: Tensor) -> int:

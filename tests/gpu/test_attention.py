@@ -58,6 +58,33 @@ def test_it_is_the_formula(shape, masked, dtype, error, device):
         assert not found[0][:, :, 0].any()
 
 
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_kernels_are_asked_what_all_of_them_can(shape, monkeypatch):
+    """Widths that they take without building the scores, and no query that reads nothing."""
+    asked, kernel = [], torch.nn.functional.scaled_dot_product_attention
+
+    def ask(query, keys, values, mask=None, **options):
+        asked.append((query.shape[-1], values.shape[-1], mask is None or mask.any(-1).all()))
+        return kernel(query, keys, values, mask, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", ask)
+    tensors, mask = draw(shape, "cpu", torch.float16)
+    gpu.attend(*tensors)
+    gpu.attend(*tensors, mask)
+    assert [width % 8 for *widths, _ in asked for width in widths] == [0] * 4
+    assert all(reads for *_, reads in asked)
+
+
+def test_a_gpu_is_read_by_its_own_engine(monkeypatch):
+    """All reads of a device of the type cuda pass through it."""
+    tensors, mask = draw(SHAPES["odd widths"], "cpu")
+    wanted = streaming.attend(*tensors, mask)
+    monkeypatch.setattr(streaming, "_is_gpu", lambda tensor: True)
+    monkeypatch.setattr(streaming, "_parts", None)  # what is for the CPU alone is not asked
+    assert_close(streaming.attend(*tensors, mask), wanted)
+    assert_close(streaming.attend(*tensors), gpu.attend(*tensors))
+
+
 def test_few_queries_of_a_large_memory_are_no_task_for_one_multiprocessor():
     keys = torch.empty(1, 1, 1 << 20, 64, device="meta")
     assert gpu._few(torch.empty(1, 1, 1, 64, device="meta"), keys)

@@ -64,3 +64,15 @@ def close(found, wanted, error):
     largest = wanted.abs().max().item() if wanted.numel() and wanted.is_floating_point() else 0
     found = found.detach().cpu().to(wanted.dtype)
     assert_close(found, wanted.detach(), rtol=error, atol=error * max(1, largest))
+
+
+@pytest.mark.parametrize("case", EVERY, ids=lambda case: case.name)
+def test_autocast_loses_digits_alone(case, device):
+    stored, module = changed(case.draw(), device, torch.float32), case.make().to(device).float()
+    wanted, _ = outcome(case, changed(stored, device, torch.float32), module)
+    with torch.autocast(device, torch.bfloat16):
+        results, grads = outcome(case, stored, module)
+    for result, right in zip(results, wanted, strict=True):
+        assert result.device.type == device
+        close(result, right.cpu(), 0.1)
+    assert all(grad.isfinite().all() for grad in grads if grad is not None)
