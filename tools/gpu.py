@@ -33,7 +33,7 @@ OPTIONAL = {
 }
 PYTEST = [
     "-m", "pytest", "-c", os.devnull, f"--rootdir={ROOT}", "--confcutdir=tests/gpu",
-    "--import-mode=importlib", "-p", "no:cacheprovider", "-o", "markers=gpu: on a GPU",
+    "--import-mode=importlib", "-p", "no:cacheprovider", "-o", "markers=gpu: on a GPU\nneeds_torch: not with an older one",
     "--color=no", "--tb=short", "-q", "-rfE", "--durations=5",
 ]  # fmt: skip
 

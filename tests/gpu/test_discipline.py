@@ -1,7 +1,7 @@
-"""Without a GPU: nothing is made on, moved to or mixed with another device; no value is waited for.
+"""Nothing is made on, moved to or mixed with another device; no value is waited for.
 
-The device ``meta`` stands in for a second device: what meets a tensor of the CPU there by itself
-would meet it on a GPU too.
+Where there is no GPU the device ``meta`` stands in for a second device: what meets a tensor of the
+CPU there by itself would meet it on a GPU too.
 """
 
 from __future__ import annotations
@@ -90,10 +90,10 @@ def halves() -> list:
 
 
 @pytest.mark.parametrize(("case", "name"), halves())
-def test_tensors_on_two_devices_are_refused(case, name):
-    tensors, module = case.draw(), case.make()
-    tensors[name] = tensors[name].to("meta")
-    with pytest.raises(ValueError, match=r"must be on (the )?device .*; got (cpu|meta)"):
+def test_tensors_on_two_devices_are_refused(case, name, device):
+    tensors, module = case.draw(device=device), case.make().to(device)
+    tensors[name] = tensors[name].to("meta" if device == "cpu" else "cpu")
+    with pytest.raises(ValueError, match=r"must be on (the )?device .*; got (cpu|cuda|meta)"):
         case.run(tensors, module)
 
 
