@@ -31,9 +31,10 @@ OPTIONAL = {
     "safetensors": "files of stores",
     "transformers": "decoding beside transformers",
 }
+MARKS = ("gpu: needs a CUDA device", "needs_torch(version): what an older torch cannot do")
 PYTEST = [
     "-m", "pytest", "-c", os.devnull, f"--rootdir={ROOT}", "--confcutdir=tests/gpu",
-    "--import-mode=importlib", "-p", "no:cacheprovider", "-o", "markers=gpu: on a GPU\nneeds_torch: not with an older one",
+    "--import-mode=importlib", "-p", "no:cacheprovider", "-o", f"markers={chr(10).join(MARKS)}",
     "--color=no", "--tb=short", "-q", "-rfE", "--durations=5",
 ]  # fmt: skip
 
