@@ -60,6 +60,7 @@ def copies(state):
     return type(state)(*(part.clone() for part in state))
 
 
+@pytest.mark.needs_torch("2.11")
 @pytest.mark.parametrize(
     "make", [CELLS["NTM"], CELLS["DNC of two write heads"]], ids=["NTM", "DNC"]
 )
@@ -128,6 +129,7 @@ def decoder(device, layers=1, **options):
     return make_on(device, lambda: memlib.Decoder(11, 16, layers, 4, kv_heads=2, **options))
 
 
+@pytest.mark.needs_torch("2.11")
 @pytest.mark.parametrize("window", [None, 4], ids=["all", "ring"])
 @torch.no_grad()
 def test_compiled_decoding_is_decoding(window, device):
@@ -147,6 +149,7 @@ def test_compiled_decoding_is_decoding(window, device):
     assert cache[0].lengths.tolist() == [12, 12]
 
 
+@pytest.mark.needs_torch("2.11")
 @torch.no_grad()
 def test_decoding_writes_only_where_a_graph_may():
     """A graph may change what keeps its address: the buffers of the caches."""
