@@ -1,8 +1,8 @@
 """Validation of arguments: the one place where memlib's public functions refuse bad input.
 
 Shapes, dtypes and Python numbers are checked always. Values inside tensors are looked at in
-eager mode only (never while compiling, on ``meta`` or under ``vmap``), and only in the result:
-when it holds NaN, the argument that brought it is named.
+eager mode only (never while compiling, while a CUDA graph is captured, on ``meta`` or under
+``vmap``), and only in the result: when it holds NaN, the argument that brought it is named.
 """
 
 import math
@@ -52,8 +52,8 @@ def shape(name: str, value: Tensor, rule: str, **sizes: int) -> None:
     raise ValueError(f"{name} must have shape {rule}{where}; got {tuple(value.shape)}")
 
 
-def alike(**tensors: Tensor | None) -> None:
-    """Refuse tensors of different dtype (autocast aside) or device."""
+def together(**tensors: Tensor | None) -> None:
+    """Refuse tensors on different devices."""
     named = [(n, t) for n, t in tensors.items() if t is not None]
     first_name, first = named[0]
     for name, value in named[1:]:
@@ -61,6 +61,14 @@ def alike(**tensors: Tensor | None) -> None:
             raise ValueError(
                 f"{name} must be on the device of {first_name}, {first.device}; got {value.device}"
             )
+
+
+def alike(**tensors: Tensor | None) -> None:
+    """Refuse tensors of different dtype (autocast aside) or device."""
+    together(**tensors)
+    named = [(n, t) for n, t in tensors.items() if t is not None]
+    first_name, first = named[0]
+    for name, value in named[1:]:
         if value.dtype != first.dtype and not torch.is_autocast_enabled(first.device.type):
             raise TypeError(
                 f"{name} must have the dtype of {first_name}, {first.dtype}; got {value.dtype}"
@@ -161,21 +169,31 @@ def within(name: str, value: Tensor, low: float, high: float = math.inf) -> None
 
 
 def has_nan(value: Tensor) -> bool:
-    """Whether an eager tensor holds NaN; False while compiling, on meta or under vmap."""
-    if torch.compiler.is_compiling():
+    """Whether an eager tensor holds NaN; False where values may not be looked at."""
+    if unseen(value):
         return False
     # the difference of two infinities is NaN, too
     return math.isnan(_total(value)) and anywhere(value.isnan())
 
 
 def anywhere(condition: Tensor) -> bool:
-    """Whether an eager condition holds anywhere; False while compiling, on meta or under vmap."""
-    if torch.compiler.is_compiling() or condition.is_meta:
+    """Whether an eager condition holds anywhere; False where values may not be looked at."""
+    if unseen(condition):
         return False
     try:
         return bool(condition.any() if condition.ndim else condition)
     except RuntimeError:  # vmap forbids looking at values
         return False
+
+
+def unseen(value: Tensor) -> bool:
+    """Whether values may not be looked at: while compiling or captured, and on meta."""
+    return torch.compiler.is_compiling() or value.is_meta or captured(value)
+
+
+def captured(value: Tensor) -> bool:
+    """Whether a CUDA graph is being captured, during which the host may not wait for values."""
+    return value.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def finite(result: Tensor, **inputs: Tensor | float | None) -> None:

@@ -242,6 +242,7 @@ class KeyValueMemory(nn.Module):
             got = where.dtype if isinstance(where, Tensor) else type(where).__name__
             raise TypeError(f"where must be a tensor of dtype torch.bool; got {got}")
         checks.shape("where", where, "(B, N)", B=state.written.shape[0], N=self.slots)
+        checks.together(state=state.keys, where=where)
         return KeyValueState(
             state.keys.masked_fill(where.unsqueeze(-1), 0),
             state.values.masked_fill(where.unsqueeze(-1), 0),
@@ -269,6 +270,7 @@ class KeyValueMemory(nn.Module):
             "state.values", state.values, "(B, N, V)", B=batch, N=self.slots, V=self.value_width
         )
         checks.shape("state.written", state.written, "(B, N)", B=batch, N=self.slots)
+        checks.together(**{f"state.{name}": part for name, part in state._asdict().items()})
 
     def _check_pairs(self, keys: Tensor, values: Tensor, state: KeyValueState) -> tuple[int, int]:
         checks.tensor("keys", keys)

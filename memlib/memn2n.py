@@ -52,10 +52,10 @@ def position_encoding(
     checks.integer("words", words, 1)
     checks.integer("width", width, 1)
     places, numbers = torch.arange(1, words + 1, device=device), torch.arange(width, device=device)
-    return 1 + _centered(places, torch.tensor(words)).unsqueeze(-1) * _slope(numbers, width)
+    return 1 + _centered(places, words).unsqueeze(-1) * _slope(numbers, width)
 
 
-def _centered(j: Tensor, of: Tensor) -> Tensor:
+def _centered(j: Tensor, of: Tensor | int) -> Tensor:
     """p_j of places j = 1 … J."""
     return (j - (of + 1) / 2) / of
 
@@ -290,6 +290,8 @@ class MemN2N(nn.Module):
             checks.integers(name, value)
         checks.shape("story", story, "(B, N, W)")
         checks.shape("question", question, "(B, W)", B=story.shape[0])
+        parameters = {"the parameters": self.embeddings[0]}
+        checks.together(**parameters, story=story, question=question)
         for name, value in {"story": story, "question": question}.items():
             if checks.anywhere((value < 0) | (value >= self.vocab_size)):
                 low, high = value.min().item(), value.max().item()

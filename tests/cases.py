@@ -14,7 +14,20 @@ from torch import Tensor, nn
 import memlib
 from memlib import programs
 
-SIZES = {"B": 2, "L": 3, "N": 5, "M": 4, "V": 3, "H": 2, "S": 3, "T": 4, "D": 6, "1": 1, "0": 0}
+SIZES = {
+    "B": 2,
+    "L": 3,
+    "N": 5,
+    "M": 4,
+    "V": 3,
+    "H": 2,
+    "S": 3,
+    "T": 4,
+    "D": 6,
+    "9": 9,
+    "1": 1,
+    "0": 0,
+}
 
 Tensors = dict[str, Tensor]
 
@@ -90,6 +103,8 @@ def _draw(name: str, shape: list[int], random: torch.Generator, dtype: torch.dty
         return (order - 1).clamp_min(0)
     if name in ("lengths", "seen"):
         return torch.arange(shape[0]) + 1
+    if name in ("tokens", "story", "question"):  # words; 0 is padding
+        return (uniform() * 9).long()
     if name == "where":
         return uniform() < 0.5
     if name in ("content", "previous", "weights", "shift"):

@@ -253,7 +253,7 @@ class Head(nn.Module):
         checks.integer("shifts", shifts, 1)
         if shifts % 2 == 0:
             raise ValueError(f"shifts must be odd; got {shifts}")
-        checks.tensor("dtype", torch.empty(0, dtype=dtype))
+        checks.tensor("dtype", torch.empty(0, device=device, dtype=dtype))
         self.width, self.heads, self.shifts = width, heads, shifts
         outputs = heads * (width + 1 + 1 + shifts + 1)
         self.linear = nn.Linear(input_size, outputs, device=device, dtype=dtype)

@@ -104,7 +104,7 @@ def run(program: Program, memory: Tensor) -> Trace:
             add = step.add.unsqueeze(0)
             memory = write(memory, weights.unsqueeze(0), add, torch.ones_like(add))
         value = read(weights.unsqueeze(0), memory).view(-1)
-        wrote = torch.tensor(step.add is not None, device=memory.device)
+        wrote = memory.new_full((), step.add is not None, dtype=torch.bool)
         steps.append((value, weights, memory, wrote))
     if not steps:
         raise ValueError("a program must yield at least one Step; got none")

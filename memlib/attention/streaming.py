@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memlib import _checks as checks
+from memlib.attention import gpu
 from memlib.attention.distance import blocks, is_traced, wide
 
 QUERY_BLOCK = 32  # queries that one task of PyTorch's CPU kernel handles
@@ -108,6 +109,8 @@ def _widen_and_attend(
     query, keys, values = (
         x if x.stride(-1) == 1 else x.contiguous() for x in (query, keys, values)
     )
+    if _is_gpu(query):
+        return gpu.attend(query, keys, values, mask, scale)
     if mask is None and (parts := _parts(query, keys)) > 1:
         split: Any = _Split.apply
         whole: Tensor = split(query, keys, values, parts, scale)
@@ -116,6 +119,10 @@ def _widen_and_attend(
         # over less than a vector the CPU kernel takes NaN scores for -inf; with a mask it does not
         mask = torch.ones(1, 1, 1, keys.shape[-2], dtype=torch.bool, device=query.device)
     return F.scaled_dot_product_attention(query, keys, values, mask, scale=scale)
+
+
+def _is_gpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cuda"
 
 
 def _parts(query: Tensor, keys: Tensor) -> int:
@@ -183,8 +190,7 @@ class _Streamed(torch.autograd.Function):
             scores = _scores(score, query, keys[:, part], strength, mask, part)  # (B, L, n)
             before, highest = highest, highest.maximum(scores.amax(-1, keepdim=True))
             shift = highest.masked_fill(highest == -torch.inf, 0)
-            # numbers too small to count would be denormal, which a processor is slow with
-            weights = F.threshold_(scores.sub_(shift).to(kind), NEGLIGIBLE, -torch.inf).exp_()
+            weights = _faint(scores.sub_(shift).to(kind)).exp_()
             kept = (before - shift).exp()
             total = total * kept + weights.sum(-1, keepdim=True)
             read = torch.baddbmm(read * kept.to(kind), weights, values[:, part].to(kind))
@@ -211,7 +217,7 @@ class _Streamed(torch.autograd.Function):
                     ]
                     scores = _scores(ctx.score, q, k, s, mask, part)
                 logs = (scores.detach() - log_sum).to(read.dtype)
-                weights = F.threshold_(logs, NEGLIGIBLE, -torch.inf).exp_()
+                weights = _faint(logs).exp_()
                 pull = weights * (rows @ some.mT - drift)
                 for_scored.append(_gradients(scores, leaves, pull.to(scores.dtype)))
                 for_values.append(weights.mT @ rows)
@@ -252,6 +258,11 @@ def _once(grads: Sequence[Tensor | None], *inputs: Tensor) -> tuple[Tensor | Non
 def _blocks(query: Tensor, keys: Tensor, values: Tensor) -> Iterator[slice]:
     widest = max(query.shape[-2], keys.shape[-1], values.shape[-1])
     return blocks(keys.shape[-2], keys.shape[:-2].numel() * widest)
+
+
+def _faint(logs: Tensor) -> Tensor:
+    """Leave out weights that are nothing: denormal numbers would keep a processor busy."""
+    return F.threshold(logs, NEGLIGIBLE, -torch.inf, inplace=True)
 
 
 def _gradients(result: Tensor, leaves: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:

@@ -240,7 +240,8 @@ def attend(
     r"""Read a memory once: :math:`r = \operatorname{softmax}(\beta K(q, k))\, v`.
 
     The same as ``read(address(query, keys, ...), values)``. Without `need_weights` and `top_k`
-    the slots are streamed, and no tensor with a score for each query and slot ever exists.
+    the slots are streamed, and no tensor with a score for each query and slot ever exists; but
+    few queries on a GPU, whose scores are no more numbers than the keys, are read faster by them.
 
     Args:
         query: (..., L, M).

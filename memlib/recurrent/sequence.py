@@ -3,6 +3,7 @@
 What a step does is its cell's: `memlib.NTM` and `memlib.DNC` are machines around theirs.
 """
 
+from collections.abc import Mapping
 from typing import Any, Generic, Literal, TypeVar, overload
 
 import torch
@@ -23,18 +24,22 @@ class Machine(nn.Module, Generic[S]):
         super().__init__()
         self.cell = cell
         self._take = type(cell)._step  # a plain function: a copy of the module takes its own steps
+        self._replayed = False  # whether the next step overwrites what a step gave
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Let `torch.compile` translate one step, which then serves sequences of every length.
 
         The first call takes a minute, later ones about half their time; results stay the same up
         to rounding. A whole sequence would be translated step by step, and anew for every length.
+        With ``mode="reduce-overhead"`` a step on a GPU is a CUDA graph; what it gave is copied out
+        of the graph, whose next replay overwrites it.
 
         Args:
             args: of `torch.compile`.
             kwargs: of `torch.compile`.
         """
         self._take = torch.compile(type(self.cell)._step, *args, **kwargs)
+        self._replayed = _makes_graphs(**kwargs)
 
     def reset_parameters(self) -> None:
         """Draw new parameters."""
@@ -134,9 +139,23 @@ class Machine(nn.Module, Generic[S]):
         outcomes = []
         for t, step in enumerate(steps):
             hidden, after = self._take(self.cell, step, state)
+            if self._replayed:
+                hidden, after = hidden.clone(), type(after)(*(part.clone() for part in after))
             state = after if going is None else _keep(going[:, t], after, state)
             outcomes.append((hidden, after.reads, after.weights))
         return outcomes, state
+
+
+def _makes_graphs(
+    *,
+    mode: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    backend: Any = "",
+    **_: Any,
+) -> bool:
+    """Whether `torch.compile` with these arguments makes CUDA graphs."""
+    asked = mode in ("reduce-overhead", "max-autotune") or backend == "cudagraphs"
+    return asked or bool((options or {}).get("triton.cudagraphs"))
 
 
 def _going(lengths: Tensor, x: Tensor) -> Tensor:

@@ -122,6 +122,7 @@ class KVCache(nn.Module):
         self.register_buffer("positions", torch.full((batch_size, slots), -1, **where))
         self.register_buffer("lengths", torch.zeros(batch_size, **where))
         self._known = [0, 0, 0, 0]  # which lengths, in which version, have what bounds
+        self._replayed = False  # whether a CUDA graph changes the lengths and not their version
 
     @property
     def nbytes(self) -> int:
@@ -327,7 +328,7 @@ class KVCache(nn.Module):
         return torch.arange(even, even + tokens, device=self.lengths.device).unsqueeze(0)
 
     def _bounds(self) -> tuple[int, int] | None:
-        """Return the least and the largest length; None while compiling and on meta.
+        """Return the least and the largest length; None where values may not be looked at.
 
         They are kept beside the tensor, so that a decoding step need not wait for the device;
         its version tells whether it was changed by anything but `_commit`.
@@ -335,8 +336,12 @@ class KVCache(nn.Module):
         lengths = self.lengths
         if torch.compiler.is_compiling() or lengths.is_meta:
             return None
+        if checks.captured(lengths):
+            self._replayed = True
+            return None
         owner, version, low, high = self._known
-        if lengths.is_inference() or owner != id(lengths) or version != lengths._version:
+        known = owner == id(lengths) and not (self._replayed or lengths.is_inference())
+        if not known or version != lengths._version:
             low, high = (int(x) for x in lengths.aminmax()) if lengths.numel() else (0, 0)
             self._remember(lengths, low, high)
         return low, high

@@ -218,6 +218,7 @@ class Decoder(nn.Module):
         """
         checks.integers("tokens", tokens)
         checks.shape("tokens", tokens, "(B, T)")
+        checks.together(**{"the parameters": self.embedding, "tokens": tokens})
         mask = _are_tokens(lengths, mask, tokens.shape[0], tokens.shape[1], tokens)
         padding = None if mask is None else ~mask
         if padding is not None:

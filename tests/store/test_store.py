@@ -238,22 +238,6 @@ def test_on_meta():
     assert store.read(keys, 4).shape == (2, 6, 3)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-@every_backend
-def test_cuda(backend):
-    here, keys, values, ids = make((60, 40), backend=backend, dtype=torch.float32, capacity=64)
-    there = Store(4, 3, batch_size=2, backend=backend, device="cuda", capacity=64)
-    there.add(keys.cuda(), values.cuda(), lengths=torch.tensor([60, 40]).cuda())
-    for store in (here, there):
-        device = store.keys.device
-        store.delete(ids[:, 3:7].to(device))
-        store.add(keys[:, :20].to(device), values[:, :20].to(device))
-    query = draw(2, 5, 4, seed=9, dtype=torch.float32)
-    assert_close(there.read(query.cuda(), 7).cpu(), here.read(query, 7))
-    assert contents(there) == contents(here)
-
-
 # Exact search
 
 
