@@ -40,9 +40,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = No
         mask, lead = None if mask is None else mask.flatten(), torch.Size()
     # SDPA is at its best in four dimensions
     query, keys, values = (_four_dimensional(x, lead) for x in (query, keys, values))
-    if mask is not None:
-        shared = mask.shape[:-2].numel() == 1  # stays small: SDPA makes floats of it
-        mask = mask.reshape(1, 1, -1, mask.shape[-1]) if shared else _four_dimensional(mask, lead)
+    mask = None if mask is None else _four_dimensional_mask(mask, lead)
     return _widen_and_attend(query, keys, values, mask)[..., : shape[-1]].reshape(shape)
 
 
@@ -56,6 +54,14 @@ def _four_dimensional(x: Tensor, lead: Sequence[int]) -> Tensor:
     while x.ndim < 4:
         x = x.unsqueeze(x.ndim - 2)
     return x.flatten(0, -4)
+
+
+def _four_dimensional_mask(mask: Tensor, lead: Sequence[int]) -> Tensor:
+    """The same mask, no larger than it must be: SDPA makes floats of it."""
+    mask = mask.expand([1] * (len(lead) + 2 - mask.ndim) + [*mask.shape])
+    if mask.shape[:-3].numel() > 1:  # these become one dimension
+        mask = mask.expand(*lead[:-1], *mask.shape[-3:])
+    return _four_dimensional(mask, mask.shape[:-2])
 
 
 def _widen_and_attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:

@@ -94,7 +94,8 @@ class DNCCell(Cell):
         self._size(read_heads=read_heads, write_heads=write_heads)
         self.mask_content, self.sharpen_links = mask_content, sharpen_links
         self.deallocate = deallocate
-        self._told = Interface(width, read_heads, write_heads, mask_content, sharpen_links)
+        sizes = (self.width, self.read_heads, self.write_heads)
+        self._told = Interface(*sizes, mask_content, sharpen_links)
         self._build(self._told.size, controller, initial_memory, device, dtype)
         self._reset_start()
 

@@ -106,7 +106,7 @@ class Machine(nn.Module, Generic[S]):
         if checkpoint_every is None:
             outcomes, now = self._unroll(steps, going, now)
         else:
-            checks.integer("checkpoint_every", checkpoint_every, 1)
+            checkpoint_every = checks.integer("checkpoint_every", checkpoint_every, 1)
             for t in range(0, len(steps), checkpoint_every):
                 chunk = slice(t, t + checkpoint_every)
                 part = None if going is None else going[:, chunk]

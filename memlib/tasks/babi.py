@@ -234,7 +234,7 @@ class Vocabulary:
         Raises:
             ValueError: an unknown word, where refused; or slots below 1.
         """
-        checks.integer("slots", slots, 1)
+        slots = checks.integer("slots", slots, 1)
         checks.choice("unknown", unknown, ("refuse", "skip"))
         rows: dict[Sentence, int] = {(): 0}  # every sentence once; row 0 is the empty one
         kept = [q.story[-slots:] for q in questions]

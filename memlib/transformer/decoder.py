@@ -111,12 +111,12 @@ class Decoder(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        checks.integer("vocab_size", vocab_size, 1)
-        checks.integer("width", width, 1)
-        checks.integer("layers", layers, 1)
-        checks.integer("memory_tokens", memory_tokens, 0)
+        vocab_size = checks.integer("vocab_size", vocab_size, 1)
+        width = checks.integer("width", width, 1)
+        layers = checks.integer("layers", layers, 1)
+        memory_tokens = checks.integer("memory_tokens", memory_tokens, 0)
         slots = 4 * width if slots is None else slots
-        checks.integer("slots", slots, 0)
+        slots = checks.integer("slots", slots, 0)
         like = torch.empty(0, device=device, dtype=dtype)
         checks.tensor("dtype", like)
         factory: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
@@ -150,7 +150,7 @@ class Decoder(nn.Module):
             TypeError: a size is no integer.
             ValueError: a negative size, or a model without memory tokens.
         """
-        checks.integer("batch_size", batch_size, 0)
+        batch_size = checks.integer("batch_size", batch_size, 0)
         if self.tokens is None:
             raise ValueError("memory_tokens of the model must be at least 1; got 0")
         return self.tokens.expand(batch_size, -1, -1).clone()

@@ -96,22 +96,22 @@ class MemoryAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        checks.integer("width", width, 1)
-        checks.integer("heads", heads, 1)
+        width = checks.integer("width", width, 1)
+        heads = checks.integer("heads", heads, 1)
         kv_heads = heads if kv_heads is None else kv_heads
-        checks.integer("kv_heads", kv_heads, 1)
+        kv_heads = checks.integer("kv_heads", kv_heads, 1)
         _check_divides("kv_heads", kv_heads, "heads", heads)
         if head_width is None:
             _check_divides("heads", heads, "width", width)
             head_width = width // heads
-        checks.integer("head_width", head_width, 1)
+        head_width = checks.integer("head_width", head_width, 1)
         checks.choice("positions", positions, ("rotary", "learned", "none"))
         if positions == "rotary" and head_width % 2:
             raise ValueError(f"head_width must be even with rotary positions; got {head_width}")
         if window is not None:
-            checks.integer("window", window, 1)
-        checks.integer("length", length, 1)
-        checks.number("base", base, 1)
+            window = checks.integer("window", window, 1)
+        length = checks.integer("length", length, 1)
+        base = checks.number("base", base, 1)
         like = torch.empty(0, device=device, dtype=dtype)
         checks.tensor("dtype", like)
 
@@ -154,8 +154,8 @@ class MemoryAttention(nn.Module):
             TypeError: a size is no integer.
             ValueError: a negative size.
         """
-        checks.integer("batch_size", batch_size, 0)
-        checks.integer("slots", slots, 0)
+        batch_size = checks.integer("batch_size", batch_size, 0)
+        slots = checks.integer("slots", slots, 0)
         like = self.key.weight
         seen = torch.zeros(batch_size, dtype=torch.long, device=like.device)
         return SegmentMemory(like.new_zeros(batch_size, slots, self.width), seen)
@@ -371,8 +371,8 @@ class FeedForward(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        checks.integer("width", width, 1)
-        checks.integer("slots", slots, 1)
+        width = checks.integer("width", width, 1)
+        slots = checks.integer("slots", slots, 1)
         checks.choice("activation", activation, ("relu", "gelu", "softmax"))
         like = torch.empty(0, device=device, dtype=dtype)
         checks.tensor("dtype", like)
