@@ -5,7 +5,7 @@ classical one stores them as a sum of outer products. Both go downhill on an ene
 """
 
 import math
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +108,9 @@ class Hopfield(nn.Module):
             resting = resting | (moved <= self.tolerance)
         checks.finite(state, query=query, patterns=patterns, strength=self.strength)
         return state if weights is None else (state, weights)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     def energy(self, query: Tensor, patterns: Tensor, *, mask: Tensor | None = None) -> Tensor:
         r"""Return :math:`E = -\beta^{-1}\log\sum_n e^{\beta x_n\cdot\xi} + \frac12|\xi|^2 + C`.
@@ -236,6 +239,9 @@ class ClassicalHopfield(nn.Module):
                 field = (state @ connections[..., unit].unsqueeze(-1))[..., 0]  # (..., L)
                 state[..., unit] = torch.where(field == 0, state[..., unit], field.sign())
         return state
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     def energy(self, query: Tensor, patterns: Tensor) -> Tensor:
         r"""Return :math:`E = -\frac12 s^T W s` for states (..., L, M); shape (..., L)."""

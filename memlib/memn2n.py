@@ -5,7 +5,7 @@ Each sentence becomes a slot: its words are summed into a key and a value. A hop
 """
 
 import math
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -192,6 +192,11 @@ class MemN2N(nn.Module):
         self, story: Tensor, question: Tensor, *, need_weights: Literal[True]
     ) -> tuple[Tensor, Tensor]: ...
 
+    @overload
+    def forward(
+        self, story: Tensor, question: Tensor, *, need_weights: bool
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
+
     def forward(
         self, story: Tensor, question: Tensor, *, need_weights: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
@@ -234,6 +239,9 @@ class MemN2N(nn.Module):
         answer = self.embeddings[-1][1 : self.answers + 1] if self.answer is None else self.answer
         scores = u @ answer.mT
         return (scores, torch.stack(weights, dim=1)) if need_weights else scores
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     def _hop(self, u: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Read once; return what came back (B, d) and from where (B, N)."""

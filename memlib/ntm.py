@@ -6,7 +6,7 @@ that sets the gates of the heads from what it sees and what it last read.
 """
 
 import math
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -145,6 +145,9 @@ class NTMCell(Cell):
             ValueError: wrong shapes, or NaN.
         """
         return self._checked_step(x, state)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     def _step(self, x: Tensor, state: NTMState) -> tuple[Tensor, NTMState]:
         """Everything but the output layer; trusts its arguments."""

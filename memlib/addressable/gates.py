@@ -6,7 +6,7 @@ all; a `Head` computes their gates from a controller's output.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -274,6 +274,9 @@ class Head(nn.Module):
             ValueError: shapes do not fit, or NaN.
         """
         return locate(self.gates(x), memory, previous)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     def extra_repr(self) -> str:
         """Return the sizes shown by ``print(module)``."""

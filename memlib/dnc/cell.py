@@ -5,7 +5,7 @@ usage for every slot, so that a write can ask for a free one (`allocation`), and
 slot to the one written next, so that a read can follow the order of writing.
 """
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -126,6 +126,9 @@ class DNCCell(Cell):
             ValueError: wrong shapes, or NaN.
         """
         return self._checked_step(x, state)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     def _step(self, x: Tensor, state: DNCState) -> tuple[Tensor, DNCState]:
         """Everything but the output layer; trusts its arguments."""

@@ -3,7 +3,7 @@
 What a step does is its cell's: `memlib.NTM` and `memlib.DNC` are machines around theirs.
 """
 
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,17 @@ class Machine(nn.Module, Generic[S]):
         need_weights: Literal[True],
         checkpoint_every: int | None = ...,
     ) -> tuple[Tensor, S, Tensor]: ...
+
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        state: S | None = ...,
+        *,
+        lengths: Tensor | None = ...,
+        need_weights: bool,
+        checkpoint_every: int | None = ...,
+    ) -> tuple[Tensor, S] | tuple[Tensor, S, Tensor]: ...
 
     def forward(
         self,
@@ -126,6 +137,9 @@ class Machine(nn.Module, Generic[S]):
             return logits, now
         moves = torch.stack(weights, 1)  # (B, T, R + W, N)
         return logits, now, moves if going is None else moves * going[..., None, None]
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     def _unroll(
         self, steps: Tensor, going: Tensor | None, state: State

@@ -1,6 +1,6 @@
 """Attention with a store: a layer that reads the text at hand and the nearest of all before."""
 
-from typing import Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
@@ -204,6 +204,9 @@ class MemorizingAttention(nn.Module):
         store.add(*new, lengths=each)
         after = Recollection(segment._slide(both, lengths), store)
         return (y, after) if look is None else (y, after, Looks(look, ids, weights))
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     def _look(
         self, query: Tensor, keys: Tensor, values: Tensor, segment: SegmentMemory, need: bool

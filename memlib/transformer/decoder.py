@@ -1,10 +1,11 @@
 """A small Transformer for sequences of tokens, made of `MemoryAttention` and `FeedForward`."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar  # which torch brings
 
 from memlib import _checks as checks
 from memlib.attention.verbs import _similarity
@@ -12,7 +13,9 @@ from memlib.transformer.cache import KVCache, _check_lengths, _late
 from memlib.transformer.layers import SCALE, FeedForward, LayerMemory, MemoryAttention, Positions
 from memlib.transformer.segments import SegmentMemory, _pack, _unpack
 
-M = TypeVar("M", bound=Sequence[KVCache] | Sequence[SegmentMemory] | Tensor | None)
+M = TypeVar(
+    "M", bound=Sequence[KVCache] | Sequence[SegmentMemory] | Tensor | None, default=Tensor | None
+)
 
 
 class _Block(nn.Module):
@@ -167,6 +170,11 @@ class Decoder(nn.Module):
         need_weights: Literal[True],
     ) -> tuple[Tensor, M, list[Tensor]]: ...  # fmt: skip
 
+    @overload
+    def forward(
+        self, tokens: Tensor, memory: M = ..., *, lengths: Tensor | None = ..., need_weights: bool
+    ) -> tuple[Tensor, M] | tuple[Tensor, M, list[Tensor]]: ...
+
     def forward(
         self,
         tokens: Tensor,
@@ -226,6 +234,9 @@ class Decoder(nn.Module):
             done = zip(self.attention, layers, steps, strict=True)
             memory = tuple(layer._commit(old, after) for layer, old, (after, _) in done)
         return (logits, memory, [w for _, w in steps]) if need_weights else (logits, memory)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     @property
     def attention(self) -> list[MemoryAttention]:

@@ -5,11 +5,12 @@ the `SegmentMemory` of the text before.
 """
 
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import TypeVar  # which torch brings
 
 from memlib import _checks as checks
 from memlib.attention.verbs import _address, _attend, _read, _similarity
@@ -19,7 +20,7 @@ from memlib.transformer.segments import SegmentMemory
 Positions = Literal["rotary", "learned", "none"]
 Activation = Literal["relu", "gelu", "softmax"]
 LayerMemory = KVCache | SegmentMemory | None
-M = TypeVar("M", bound=LayerMemory)
+M = TypeVar("M", bound=LayerMemory, default=None)
 SCALE = 0.02  # standard deviation of what is learned for tokens and positions, as in GPT-2
 
 
@@ -172,6 +173,11 @@ class MemoryAttention(nn.Module):
         need_weights: Literal[True],
     ) -> tuple[Tensor, M, Tensor]: ...  # fmt: skip
 
+    @overload
+    def forward(
+        self, x: Tensor, memory: M = ..., *, lengths: Tensor | None = ..., need_weights: bool
+    ) -> tuple[Tensor, M] | tuple[Tensor, M, Tensor]: ...
+
     def forward(
         self,
         x: Tensor,
@@ -211,6 +217,9 @@ class MemoryAttention(nn.Module):
         checks.finite(y, x=x, memory=inputs)
         memory = self._commit(memory, after)
         return (y, memory, weights) if need_weights else (y, memory)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     def _step(
         self, x: Tensor, memory: LayerMemory, lengths: Tensor | None, need_weights: bool
@@ -409,6 +418,9 @@ class FeedForward(nn.Module):
             ValueError: wrong shapes, or NaN.
         """
         return _read(self.address(x), self.values)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     def _look(self, x: Tensor) -> Tensor:
         return _read(self._address(x), self.values)
