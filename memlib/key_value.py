@@ -224,7 +224,7 @@ class KeyValueMemory(nn.Module):
         strength = checks.one_each("strength", strength, query.shape[:-1], query, low=0)
         top_k = None if top_k is None else checks.integer("top_k", top_k, 1, self.slots)
         keys, values, mask = state.keys, state.values, state.filled.unsqueeze(-2)  # (B, 1, N)
-        if len(keys) != len(query):  # without its dimension of rows, one row is never copied
+        if len(keys) != len(query):  # without its dimension of rows, it is one product of matrices
             keys, values, mask = keys[0], values[0], mask[0]
         value, weights = _attend(
             query, keys, values, self.measure, strength, mask, top_k, need_weights
