@@ -174,7 +174,7 @@ class Pairs:
         ids = ids.long()
         checks.alike(**{"the store's ids": self.ids, "ids": ids})
         checks.rows("ids", ids if ids.ndim < 2 else ids.flatten(1), "(B, T)", len(self.ids))
-        ids = ids.reshape(len(self.ids), -1 if len(self.ids) else 0)
+        ids = ids.reshape(len(self.ids), -1 if len(self.ids) else 0).contiguous()
         last = self.ids.shape[1] - 1
         slots = ids % (last + 1)
         if not self._ring:

@@ -140,8 +140,8 @@ def induction(
     length = checks.integer("length", length, 2)
     low, high = period if isinstance(period, tuple) and len(period) == 2 else (period, period)
     vocab_size = checks.integer("vocab_size", vocab_size, 1)
-    for size in (low, high):
-        checks.integer("period", size, 1, min(length - 1, vocab_size))
+    most = min(length - 1, vocab_size)
+    low, high = (checks.integer("period", size, 1, most) for size in (low, high))
     if low > high:
         raise ValueError(f"period must be an integer or (lowest, highest); got {period}")
     periods = torch.randint(low, high + 1, (batch_size, 1), generator=generator)
