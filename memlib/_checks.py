@@ -16,7 +16,7 @@ from torch import Tensor
 
 def tensor(name: str, value: object) -> None:
     """Refuse anything but a floating-point tensor."""
-    _untraced()
+    untraced()
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
     if not value.is_floating_point():
@@ -25,7 +25,7 @@ def tensor(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a dense tensor; got layout {value.layout}")
 
 
-def _untraced() -> None:
+def untraced() -> None:
     """Refuse `torch.jit.trace`, which makes constants of the shapes and checks of one example."""
     if torch._C._get_tracing_state() is not None:  # the cheapest way to ask
         raise RuntimeError("torch.jit.trace would keep one example's shapes; use torch.export")
@@ -33,7 +33,7 @@ def _untraced() -> None:
 
 def integers(name: str, value: object) -> None:
     """Refuse anything but a tensor of int32 or int64."""
-    _untraced()
+    untraced()
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
     if value.dtype not in (torch.int64, torch.int32):

@@ -119,6 +119,7 @@ class KVCache(nn.Module):
                 (not looked at while compiling, where a full row keeps what it has). After an
                 error the cache is as it was.
         """
+        checks.untraced()
         if lengths is None and (held := self._step(keys, values)):
             return held
         checks.tensor("keys", keys)
