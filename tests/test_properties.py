@@ -2,6 +2,8 @@
 
 import contextlib
 import copy
+import re
+from pathlib import Path
 
 import cases
 import pytest
@@ -35,6 +37,35 @@ def test_runs_on_meta(case):
     assert all(r.is_meta for r in results)
     if case.name != "programs.run":  # its length is known to the program alone
         assert results[0].shape == shape_of(case.out)
+
+
+def free():
+    """The names of which README says that they take any leading dimensions."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    said = text.partition("The verbs (")[2].partition("take any leading dimensions")[0]
+    return set(re.findall(r"`(\w+)`", said))
+
+
+@every_batched
+def test_leading_dimensions_are_as_readme_says(case):
+    tensors, module = case.draw(), case.make()
+    several = {n: t.expand(2, *t.shape) for n, t in tensors.items()}
+    if re.match(r"\w+", case.name)[0] not in free():
+        with pytest.raises(ValueError, match=r"must have shape \(B|must broadcast to \(B"):
+            case.run(several, module)
+        return
+    expected = case.run(tensors, module)
+    for more, fewer in zip(case.run(several, module), expected, strict=True):
+        assert_close(more, fewer.expand(2, *fewer.shape))
+    alone = case.run({n: t[0] for n, t in tensors.items()}, module)
+    assert_close(alone, tuple(one[0] for one in expected))
+
+
+def test_leading_dimensions_are_as_docstrings_say():
+    public = {name: getattr(memlib, name) for name in memlib.__all__}
+    public = {n: getattr(f, "forward", f) for n, f in public.items() if callable(f)}
+    shown = {n for n, f in public.items() if re.search(r"\(\.\.\., \w", f.__doc__ or "")}
+    assert shown == free()
 
 
 @every_function
