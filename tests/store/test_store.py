@@ -820,7 +820,7 @@ REFUSALS = [
     (lambda: store.overwrite(ids[:, [0, 1, 0]], keys[:, :3], values[:, :3]), ValueError, "ids must differ within a row; got 0 twice"),
     (lambda: store.overwrite(ids + 1, keys, values), ValueError, "ids must be held in their row; got 6 in row 0"),
     (lambda: store.delete(ids + 1), ValueError, "ids must be held in their row; got 6 in row 0"),
-    (lambda: store.delete(ids.int()), TypeError, "ids must have the dtype of the store's ids, torch.int64; got torch.int32"),
+    (lambda: store.delete(ids.short()), TypeError, "ids must have dtype int64 or int32; got torch.int16"),
     (lambda: store.delete(ids - 2), ValueError, "ids must be held in their row; got -2 in row 0"),
     (lambda: store.delete(ids[0]), ValueError, "ids must have shape (B, T) with B = 2; got (6,)"),
     (lambda: store.delete(ids[:1]), ValueError, "ids must have shape (B, T) with B = 2; got (1, 6)"),
