@@ -58,7 +58,8 @@ def _four_dimensional(x: Tensor, lead: Sequence[int]) -> Tensor:
 
 def _four_dimensional_mask(mask: Tensor, lead: Sequence[int]) -> Tensor:
     """The same mask, no larger than it must be: SDPA makes floats of it."""
-    mask = mask.expand([1] * (len(lead) + 2 - mask.ndim) + [*mask.shape])
+    if more := len(lead) + 2 - mask.ndim:
+        mask = mask.view(*[1] * more, *mask.shape)
     if mask.shape[:-3].numel() > 1:  # these become one dimension
         mask = mask.expand(*lead[:-1], *mask.shape[-3:])
     return _four_dimensional(mask, mask.shape[:-2])
