@@ -5,7 +5,7 @@ Each sentence becomes a slot: its words are summed into a key and a value. A hop
 """
 
 import math
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -49,8 +49,8 @@ def position_encoding(
         tensor([[1.2500, 0.7500],
                 [0.7500, 1.2500]])
     """
-    checks.integer("words", words, 1)
-    checks.integer("width", width, 1)
+    words = checks.integer("words", words, 1)
+    width = checks.integer("width", width, 1)
     places, numbers = torch.arange(1, words + 1, device=device), torch.arange(width, device=device)
     return 1 + _centered(places, words).unsqueeze(-1) * _slope(numbers, width)
 
@@ -139,14 +139,15 @@ class MemN2N(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        checks.integer("vocab_size", vocab_size, 2)
+        vocab_size = checks.integer("vocab_size", vocab_size, 2)
         checks.choice("tying", tying, ("adjacent", "layerwise", "none"))
         checks.choice("encoding", encoding, ("position", "bag"))
         most = vocab_size - 1 if tying == "adjacent" else math.inf
-        checks.integer("answers", answers, 1, most)
-        for name, size in {"width": width, "hops": hops, "slots": slots}.items():
-            checks.integer(name, size, 1)
-        checks.number("noise", noise, 0)
+        answers = checks.integer("answers", answers, 1, most)
+        width = checks.integer("width", width, 1)
+        hops = checks.integer("hops", hops, 1)
+        slots = checks.integer("slots", slots, 1)
+        noise = checks.number("noise", noise, 0)
         like = torch.empty(0, device=device, dtype=dtype)
         checks.tensor("dtype", like)
 
@@ -191,6 +192,11 @@ class MemN2N(nn.Module):
         self, story: Tensor, question: Tensor, *, need_weights: Literal[True]
     ) -> tuple[Tensor, Tensor]: ...
 
+    @overload
+    def forward(
+        self, story: Tensor, question: Tensor, *, need_weights: bool
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
+
     def forward(
         self, story: Tensor, question: Tensor, *, need_weights: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
@@ -233,6 +239,9 @@ class MemN2N(nn.Module):
         answer = self.embeddings[-1][1 : self.answers + 1] if self.answer is None else self.answer
         scores = u @ answer.mT
         return (scores, torch.stack(weights, dim=1)) if need_weights else scores
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     def _hop(self, u: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Read once; return what came back (B, d) and from where (B, N)."""

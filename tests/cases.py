@@ -145,6 +145,10 @@ def _sequence(ntm: nn.Module, x: Tensor, lengths: Tensor, **state: Tensor) -> tu
     return y, *after, weights
 
 
+def _hopfield_that_learns(**where: Any) -> nn.Module:
+    return memlib.Hopfield(nn.Parameter(torch.full((), 0.5, **where)), steps=2)
+
+
 def _attention(**options: Any) -> Callable[..., nn.Module]:
     return lambda **where: memlib.MemoryAttention(6, 3, 1, **options, **where)
 
@@ -384,6 +388,20 @@ CASES = [
         QP | {"mask": "B L N"},
         "B L",
         module=lambda **_: memlib.Hopfield(2.0),
+    ),
+    Case(
+        "Hopfield-learned",
+        lambda net, query, patterns, mask: net(query, patterns, mask=mask),
+        QP | {"mask": "B L N"},
+        "B L M",
+        module=_hopfield_that_learns,
+    ),
+    Case(
+        "Hopfield.energy-learned",
+        lambda net, query, patterns, mask: net.energy(query, patterns, mask=mask),
+        QP | {"mask": "B L N"},
+        "B L",
+        module=_hopfield_that_learns,
     ),
     Case(
         "ClassicalHopfield",

@@ -44,9 +44,7 @@ def attend(
         mask, lead = None if mask is None else mask.flatten(), torch.Size()
     # SDPA is at its best in four dimensions
     query, keys, values = (_four_dimensional(x, lead) for x in (query, keys, values))
-    if mask is not None:
-        shared = mask.shape[:-2].numel() == 1  # stays small: SDPA makes floats of it
-        mask = mask.reshape(1, 1, -1, mask.shape[-1]) if shared else _four_dimensional(mask, lead)
+    mask = None if mask is None else _four_dimensional_mask(mask, lead)
     return _widen_and_attend(query, keys, values, mask, scale)[..., : shape[-1]].reshape(shape)
 
 
@@ -77,9 +75,9 @@ def attend_by(
             for x in (query, strength, keys, values)
         )
         if mask is not None:
-            mask = mask if mask.ndim > 1 else mask.unsqueeze(0)
-            alone = mask.shape[:-2].numel() == 1
-            mask = mask if alone else mask.expand(*lead, *mask.shape[-2:])
+            mask = _with_queries(mask, lead)
+            if mask.shape[:-2].numel() > 1:
+                mask = mask.expand(*lead, *mask.shape[-2:])
             mask = mask.reshape(-1, *mask.shape[-2:])
     streamed: Any = _Streamed.apply
     value: Tensor = streamed(score, query, keys, values, strength, mask)
@@ -96,6 +94,19 @@ def _four_dimensional(x: Tensor, lead: Sequence[int]) -> Tensor:
     while x.ndim < 4:
         x = x.unsqueeze(x.ndim - 2)
     return x.flatten(0, -4)
+
+
+def _four_dimensional_mask(mask: Tensor, lead: Sequence[int]) -> Tensor:
+    """The same mask, no larger than it must be: SDPA makes floats of it."""
+    mask = _with_queries(mask, lead)
+    if mask.shape[:-3].numel() > 1:  # these become one dimension
+        mask = mask.expand(*lead[:-1], *mask.shape[-3:])
+    return _four_dimensional(mask, mask.shape[:-2])
+
+
+def _with_queries(mask: Tensor, lead: Sequence[int]) -> Tensor:
+    """The same mask with as many dimensions as the scores."""
+    return mask.view(*[1] * (len(lead) + 2 - mask.ndim), *mask.shape)
 
 
 def _widen_and_attend(

@@ -4,7 +4,7 @@ What a step does is its cell's: `memlib.NTM` and `memlib.DNC` are machines aroun
 """
 
 from collections.abc import Mapping
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,17 @@ class Machine(nn.Module, Generic[S]):
         checkpoint_every: int | None = ...,
     ) -> tuple[Tensor, S, Tensor]: ...
 
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        state: S | None = ...,
+        *,
+        lengths: Tensor | None = ...,
+        need_weights: bool,
+        checkpoint_every: int | None = ...,
+    ) -> tuple[Tensor, S] | tuple[Tensor, S, Tensor]: ...
+
     def forward(
         self,
         x: Tensor,
@@ -111,7 +122,7 @@ class Machine(nn.Module, Generic[S]):
         if checkpoint_every is None:
             outcomes, now = self._unroll(steps, going, now)
         else:
-            checks.integer("checkpoint_every", checkpoint_every, 1)
+            checkpoint_every = checks.integer("checkpoint_every", checkpoint_every, 1)
             for t in range(0, len(steps), checkpoint_every):
                 chunk = slice(t, t + checkpoint_every)
                 part = None if going is None else going[:, chunk]
@@ -131,6 +142,9 @@ class Machine(nn.Module, Generic[S]):
             return logits, now
         moves = torch.stack(weights, 1)  # (B, T, R + W, N)
         return logits, now, moves if going is None else moves * going[..., None, None]
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     def _unroll(
         self, steps: Tensor, going: Tensor | None, state: State

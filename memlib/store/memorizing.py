@@ -1,11 +1,12 @@
 """Attention with a store: a layer that reads the text at hand and the nearest of all before."""
 
-from typing import Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
 
 from memlib import _checks as checks
+from memlib.content import _keep_strength, _shown
 from memlib.store.store import Store
 from memlib.transformer.cache import _check_finite
 from memlib.transformer.layers import MemoryAttention
@@ -61,7 +62,8 @@ class MemorizingAttention(nn.Module):
         positions: "rotary" or "none", of the text at hand.
         window: how far back it is read.
         base: of the rotary angles.
-        strength: of the read from the store.
+        strength: of the read from the store, at least 0: a number, or a tensor that broadcasts to
+            (B, H, T); a `torch.nn.Parameter` is learned, another tensor becomes a buffer.
         device: of the parameters.
         dtype: of the parameters.
 
@@ -83,6 +85,8 @@ class MemorizingAttention(nn.Module):
         tensor([30, 30])
     """
 
+    strength: float | Tensor
+
     def __init__(
         self,
         width: int,
@@ -94,15 +98,14 @@ class MemorizingAttention(nn.Module):
         positions: Literal["rotary", "none"] = "rotary",
         window: int | None = None,
         base: float = 10000.0,
-        strength: float = 1.0,
+        strength: float | Tensor = 1.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        checks.integer("k", k, 1)
+        self.k = checks.integer("k", k, 1)
         checks.choice("positions", positions, ("rotary", "none"))
-        checks.number("strength", strength, 0)
-        self.k, self.strength = k, strength
+        _keep_strength(self, strength)
         shape: dict[str, Any] = {"head_width": head_width, "positions": positions}
         shape |= {"window": window, "base": base, "device": device, "dtype": dtype}
         self.local = MemoryAttention(width, heads, kv_heads, **shape)
@@ -143,6 +146,12 @@ class MemorizingAttention(nn.Module):
         mask: Tensor | None = ..., need_weights: Literal[True],
     ) -> tuple[Tensor, Recollection, Looks]: ...  # fmt: skip
 
+    @overload
+    def forward(
+        self, x: Tensor, memory: Recollection | None = ..., *, lengths: Tensor | None = ...,
+        mask: Tensor | None = ..., need_weights: bool,
+    ) -> tuple[Tensor, Recollection] | tuple[Tensor, Recollection, Looks]: ...  # fmt: skip
+
     def forward(
         self,
         x: Tensor,
@@ -173,6 +182,8 @@ class MemorizingAttention(nn.Module):
         checks.tensor("x", x)
         checks.shape("x", x, "(B, T, D)", D=self.local.width)
         checks.alike(**{"the parameters": self.gate, "x": x})
+        rows = (len(x), self.local.heads, x.shape[1])
+        checks.one_each("strength", self.strength, rows, x, 0)
         mask = _are_tokens(lengths, mask, x.shape[0], x.shape[1], x)
         if mask is not None:
             x = x.masked_fill(~mask.unsqueeze(-1), 0)
@@ -202,6 +213,9 @@ class MemorizingAttention(nn.Module):
         after = Recollection(segment._slide(both, mask), store)
         return (y, after) if look is None else (y, after, Looks(look, ids, weights))
 
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
+
     def _look(
         self, query: Tensor, keys: Tensor, values: Tensor, segment: SegmentMemory,
         mask: Tensor | None, need: bool,
@@ -216,14 +230,21 @@ class MemorizingAttention(nn.Module):
     def _recall(self, query: Tensor, store: Store) -> tuple[Tensor, Tensor, Tensor]:
         """Read the store; heads that share keys are so many queries of one row."""
         batch, groups, tokens = len(query), self.local.kv_heads, query.shape[2]
-        query = query.unflatten(1, (groups, self._shared)).flatten(2, 3).flatten(0, 1)
+        strength = self.strength
+        if isinstance(strength, Tensor):
+            strength = self._rows(strength.expand(query.shape[:-1]))
         k = min(self.k, int(store._held.max(initial=0)) or self.k)
-        looked = store.read(query, k, strength=self.strength, need_weights=True)
+        looked = store.read(self._rows(query), k, strength=strength, need_weights=True)
         value, ids, weights = (
             z.unflatten(0, (batch, groups)).unflatten(2, (self._shared, tokens)).flatten(1, 2)
             for z in looked
         )
         return value, ids, weights
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """(B, H, T, ...) -> (B·G, H / G · T, ...), as the store sees it."""
+        batch, _, tokens, *width = x.shape
+        return x.reshape(batch * self.local.kv_heads, self._shared * tokens, *width)
 
     def _check_memory(self, memory: object, x: Tensor) -> Recollection:
         """Refuse a memory that is not of this layer."""
@@ -248,4 +269,4 @@ class MemorizingAttention(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the sizes shown by ``print(module)``."""
-        return f"k={self.k}, strength={self.strength}"
+        return f"k={self.k}, strength={_shown(self.strength)}"

@@ -109,10 +109,11 @@ class KVCache(nn.Module):
     ) -> None:
         super().__init__()
         value_width = width if value_width is None else value_width
-        checks.integer("batch_size", batch_size, 0)
-        sizes = {"heads": heads, "slots": slots, "width": width, "value_width": value_width}
-        for name, size in sizes.items():
-            checks.integer(name, size, 1)
+        batch_size = checks.integer("batch_size", batch_size, 0)
+        heads = checks.integer("heads", heads, 1)
+        slots = checks.integer("slots", slots, 1)
+        width = checks.integer("width", width, 1)
+        value_width = checks.integer("value_width", value_width, 1)
         self.slots, self.ring = slots, ring
         keys = torch.zeros(batch_size, heads, slots, width, device=device, dtype=dtype)
         checks.tensor("dtype", keys)
@@ -157,6 +158,7 @@ class KVCache(nn.Module):
                 too few free slots (not looked at while compiling, where a full row keeps what it
                 has). After an error the cache is as it was.
         """
+        checks.untraced()
         if lengths is None and mask is None and (held := self._step(keys, values)):
             return held
         checks.tensor("keys", keys)
@@ -188,7 +190,7 @@ class KVCache(nn.Module):
         if isinstance(lengths, Tensor):
             _check_lengths(lengths, self.lengths.shape[0], None, self.lengths)
         else:
-            checks.integer("lengths", lengths, 0)
+            lengths = checks.integer("lengths", lengths, 0)
             lengths = torch.full_like(self.lengths, lengths)
         lost = (lengths < self.lengths) & (lengths > 0) & (self.lengths >= self.slots)
         if self.ring and checks.anywhere(lost):

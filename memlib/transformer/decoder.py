@@ -1,10 +1,11 @@
 """A small Transformer for sequences of tokens, made of `MemoryAttention` and `FeedForward`."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar  # which torch brings
 
 from memlib import _checks as checks
 from memlib.attention.verbs import _similarity
@@ -14,7 +15,9 @@ from memlib.transformer.layers import SCALE, LayerMemory, MemoryAttention, Posit
 from memlib.transformer.positions import _are_tokens
 from memlib.transformer.segments import SegmentMemory
 
-M = TypeVar("M", bound=Sequence[KVCache] | Sequence[SegmentMemory] | Tensor | None)
+M = TypeVar(
+    "M", bound=Sequence[KVCache] | Sequence[SegmentMemory] | Tensor | None, default=Tensor | None
+)
 
 
 class _Block(nn.Module):
@@ -131,12 +134,12 @@ class Decoder(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        checks.integer("vocab_size", vocab_size, 1)
-        checks.integer("width", width, 1)
-        checks.integer("layers", layers, 1)
-        checks.integer("memory_tokens", memory_tokens, 0)
+        vocab_size = checks.integer("vocab_size", vocab_size, 1)
+        width = checks.integer("width", width, 1)
+        layers = checks.integer("layers", layers, 1)
+        memory_tokens = checks.integer("memory_tokens", memory_tokens, 0)
         slots = 4 * width if slots is None else slots
-        checks.integer("slots", slots, 0)
+        slots = checks.integer("slots", slots, 0)
         like = torch.empty(0, device=device, dtype=dtype)
         checks.tensor("dtype", like)
         factory: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
@@ -170,7 +173,7 @@ class Decoder(nn.Module):
             TypeError: a size is no integer.
             ValueError: a negative size, or a model without memory tokens.
         """
-        checks.integer("batch_size", batch_size, 0)
+        batch_size = checks.integer("batch_size", batch_size, 0)
         if self.tokens is None:
             raise ValueError("memory_tokens of the model must be at least 1; got 0")
         return self.tokens.expand(batch_size, -1, -1).clone()
@@ -186,6 +189,17 @@ class Decoder(nn.Module):
         self, tokens: Tensor, memory: M = ..., *, lengths: Tensor | None = ...,
         mask: Tensor | None = ..., need_weights: Literal[True],
     ) -> tuple[Tensor, M, list[Tensor]]: ...  # fmt: skip
+
+    @overload
+    def forward(
+        self,
+        tokens: Tensor,
+        memory: M = ...,
+        *,
+        lengths: Tensor | None = ...,
+        mask: Tensor | None = ...,
+        need_weights: bool,
+    ) -> tuple[Tensor, M] | tuple[Tensor, M, list[Tensor]]: ...
 
     def forward(
         self,
@@ -258,6 +272,9 @@ class Decoder(nn.Module):
             done = zip(self.attention, layers, steps, strict=True)
             memory = tuple(layer._commit(old, after) for layer, old, (after, _) in done)
         return (logits, memory, [w for _, w in steps]) if need_weights else (logits, memory)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     @property
     def attention(self) -> list[MemoryAttention]:

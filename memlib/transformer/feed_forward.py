@@ -1,6 +1,6 @@
 """The feed-forward layer of a Transformer: a memory whose slots are learned in training."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -53,8 +53,8 @@ class FeedForward(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        checks.integer("width", width, 1)
-        checks.integer("slots", slots, 1)
+        width = checks.integer("width", width, 1)
+        slots = checks.integer("slots", slots, 1)
         checks.choice("activation", activation, ("relu", "gelu", "softmax"))
         like = torch.empty(0, device=device, dtype=dtype)
         checks.tensor("dtype", like)
@@ -91,6 +91,9 @@ class FeedForward(nn.Module):
             ValueError: wrong shapes, or NaN.
         """
         return _read(self.address(x), self.values)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     def _look(self, x: Tensor) -> Tensor:
         return _read(self._address(x), self.values)

@@ -4,10 +4,11 @@ A layer is the same function however its past comes to it: all at once, from a `
 the `SegmentMemory` of the text before.
 """
 
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar  # which torch brings
 
 from memlib import _checks as checks
 from memlib.attention.verbs import _attend
@@ -25,7 +26,7 @@ from memlib.transformer.segments import SegmentMemory
 
 Positions = Literal["rotary", "learned", "none"]
 LayerMemory = KVCache | SegmentMemory | None
-M = TypeVar("M", bound=LayerMemory)
+M = TypeVar("M", bound=LayerMemory, default=None)
 SCALE = 0.02  # standard deviation of what is learned for tokens and positions, as in GPT-2
 
 
@@ -94,22 +95,22 @@ class MemoryAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        checks.integer("width", width, 1)
-        checks.integer("heads", heads, 1)
+        width = checks.integer("width", width, 1)
+        heads = checks.integer("heads", heads, 1)
         kv_heads = heads if kv_heads is None else kv_heads
-        checks.integer("kv_heads", kv_heads, 1)
+        kv_heads = checks.integer("kv_heads", kv_heads, 1)
         _check_divides("kv_heads", kv_heads, "heads", heads)
         if head_width is None:
             _check_divides("heads", heads, "width", width)
             head_width = width // heads
-        checks.integer("head_width", head_width, 1)
+        head_width = checks.integer("head_width", head_width, 1)
         checks.choice("positions", positions, ("rotary", "learned", "none"))
         if positions == "rotary" and head_width % 2:
             raise ValueError(f"head_width must be even with rotary positions; got {head_width}")
         if window is not None:
-            checks.integer("window", window, 1)
-        checks.integer("length", length, 1)
-        checks.number("base", base, 1)
+            window = checks.integer("window", window, 1)
+        length = checks.integer("length", length, 1)
+        base = checks.number("base", base, 1)
         like = torch.empty(0, device=device, dtype=dtype)
         checks.tensor("dtype", like)
 
@@ -152,8 +153,8 @@ class MemoryAttention(nn.Module):
             TypeError: a size is no integer.
             ValueError: a negative size.
         """
-        checks.integer("batch_size", batch_size, 0)
-        checks.integer("slots", slots, 0)
+        batch_size = checks.integer("batch_size", batch_size, 0)
+        slots = checks.integer("slots", slots, 0)
         like = self.key.weight
         seen = torch.zeros(batch_size, dtype=torch.long, device=like.device)
         return SegmentMemory(like.new_zeros(batch_size, slots, self.width), seen)
@@ -169,6 +170,17 @@ class MemoryAttention(nn.Module):
         self, x: Tensor, memory: M = ..., *, lengths: Tensor | None = ...,
         mask: Tensor | None = ..., need_weights: Literal[True],
     ) -> tuple[Tensor, M, Tensor]: ...  # fmt: skip
+
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        memory: M = ...,
+        *,
+        lengths: Tensor | None = ...,
+        mask: Tensor | None = ...,
+        need_weights: bool,
+    ) -> tuple[Tensor, M] | tuple[Tensor, M, Tensor]: ...
 
     def forward(
         self,
@@ -213,6 +225,9 @@ class MemoryAttention(nn.Module):
         checks.finite(y, x=x, memory=inputs)
         memory = self._commit(memory, after)
         return (y, memory, weights) if need_weights else (y, memory)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     def _step(
         self, x: Tensor, memory: LayerMemory, mask: Tensor | None, need_weights: bool
