@@ -19,6 +19,9 @@ class KeyValueState(NamedTuple):
         values: (B, N, V); 0 in empty slots.
         written: (B, N) int64; 0 for an empty slot, else the order number of its write, so that
             the smallest positive number marks the oldest pair.
+
+    It is kept as named tensors, like an `memlib.NTMState`: ``save_file(state._asdict(), path)`` of
+    safetensors, and ``KeyValueState(**load_file(path))``.
     """
 
     keys: Tensor

@@ -27,6 +27,17 @@ class NTMState(NamedTuple):
         weights: (B, R + W, N), where the heads were last: R read heads, then W write heads.
         hidden: (B, D), the controller's hidden state; (B, 0) if it has none.
         cell: (B, D), the LSTM's cell; (B, 0) for any other controller.
+
+    It is kept as named tensors; a machine refuses the state of one of other sizes. `torch.save` and
+    `torch.load` take it as it is.
+
+    Example:
+        >>> import torch
+        >>> from safetensors.torch import load, save
+        >>> from memlib import NTM, NTMState
+        >>> ntm, x = NTM(input_size=9, output_size=8), torch.randn(1, 2, 9)
+        >>> kept = save(ntm(x)[1]._asdict())  # or save_file, load_file
+        >>> logits, state = ntm(x, NTMState(**load(kept)))
     """
 
     memory: Tensor

@@ -23,6 +23,16 @@ class DNCState(NamedTuple):
         precedence: (B, W, N), how far each slot was the last written.
         hidden: (B, D), the controller's hidden state; (B, 0) if it has none.
         cell: (B, D), the LSTM's cell; (B, 0) for any other controller.
+
+    It is kept as named tensors, like an `memlib.NTMState`.
+
+    Example:
+        >>> import torch
+        >>> from safetensors.torch import load, save
+        >>> from memlib import DNC, DNCState
+        >>> dnc, x = DNC(input_size=9, output_size=8), torch.randn(1, 2, 9)
+        >>> kept = save(dnc(x)[1]._asdict())  # or save_file, load_file
+        >>> logits, state = dnc(x, DNCState(**load(kept)))
     """
 
     memory: Tensor

@@ -4,6 +4,8 @@ The memory is a list of tokens, each at a position of the text; a query may read
 own position or before it, and with a window only the last few positions.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -91,6 +93,15 @@ class KVCache(nn.Module):
         self.register_buffer("values", keys.new_zeros(batch_size, heads, slots, value_width))
         self.register_buffer("lengths", keys.new_zeros(batch_size, dtype=torch.long))
         self._known = [0, 0, 0, 0]  # which lengths, in which version, have what bounds
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        nn.Module.__setstate__(self, state)
+        self._known = [0, 0, 0, 0]  # of a tensor that is another one here
+
+    def reset_parameters(self) -> None:
+        """Forget all tokens; it is also what `torch.nn.utils.skip_init` leaves to be done."""
+        for buffer in self.buffers():
+            buffer.zero_()
 
     @property
     def nbytes(self) -> int:
