@@ -64,9 +64,10 @@ def knn_lm(
     checks.alike(query=query, logits=logits)
     checks.one_each("mix", mix, (batch, queries), query, 0, 1)
 
-    slots, weights = store._address(query, k, strength)  # (B, L, k)
-    found = slots >= 0
-    tokens = store._at(store.values, slots).squeeze(-1).masked_fill(~found, 0).long()
+    with store._lock:
+        slots, weights = store._address(query, k, strength)  # (B, L, k)
+        found = slots >= 0
+        tokens = store._at(store.values, slots).squeeze(-1).masked_fill(~found, 0).long()
     vocab = logits.shape[-1]
     if checks.anywhere(wrong := (tokens < 0) | (tokens >= vocab)):
         got = int(tokens[wrong][0])

@@ -180,8 +180,9 @@ class MemorizingAttention(nn.Module):
         values = self.local._heads(self.local.value, both, None)
         _check_finite(keys, values, x=x, memory=segment.inputs)
         near, look = self._look(query, keys, values, segment, need_weights)
-        far, ids, weights = self._recall(query, store)
-        known = (store.lengths > 0).view(len(x), self.local.kv_heads)
+        with store._lock:
+            far, ids, weights = self._recall(query, store)
+            known = (store.lengths > 0).view(len(x), self.local.kv_heads)
         known = known.repeat_interleave(self._shared, dim=1).unsqueeze(-1)  # (B, H, 1)
         gate = (self.gate.sigmoid().unsqueeze(-1) * known).unsqueeze(-1)  # g
         y = self.local.output((near + gate * (far - near)).transpose(1, 2).flatten(2))

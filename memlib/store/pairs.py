@@ -1,7 +1,8 @@
 """Pairs of keys and values with ids that stay, in slots that are used again: what a store holds."""
 
+import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memlib import _checks as checks
+from memlib.store.locks import alone, lock
 from memlib.transformer.cache import _check_finite, _check_lengths
 
 Ints = NDArray[np.int64]
@@ -49,6 +51,26 @@ class Pairs:
         self._held: Ints = np.zeros(batch_size, np.int64)  # how many pairs there are
         self._used = 0  # from this slot on, all are empty
         self._ring = True  # as long as nothing is deleted, id n lies in slot n mod N
+        self._lock = lock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other: Self = object.__new__(type(self))
+        memo[id(self)] = other
+        with self._lock:
+            parts = {name: part for name, part in vars(self).items() if name != "_lock"}
+            other.__setstate__(copy.deepcopy(parts, memo))
+        return other
+
+    def __copy__(self) -> Self:
+        return copy.deepcopy(self)  # else half of it would be shared, what is changed in place
+
+    def __getstate__(self) -> dict[str, Any]:
+        # of a copy, which nobody changes while it is written
+        return {name: part for name, part in vars(copy.copy(self)).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = lock()
 
     @property
     def lengths(self) -> Tensor:
@@ -60,6 +82,7 @@ class Pairs:
         """Bytes of keys, values and ids in all N slots; an index comes on top."""
         return self.keys.nbytes + self.values.nbytes + self.ids.nbytes
 
+    @alone
     def add(self, keys: Tensor, values: Tensor, *, lengths: Tensor | None = None) -> Tensor:
         """Append pairs; where a row is full, its first pairs make room.
 
@@ -94,6 +117,7 @@ class Pairs:
         self._used = max(self._used, int(self._held.max(initial=0)))
         return given.to(self.ids.device)
 
+    @alone
     def overwrite(self, ids: Tensor, keys: Tensor, values: Tensor) -> None:
         """Replace pairs, which keep their ids and their places in the order.
 
@@ -117,6 +141,7 @@ class Pairs:
             raise ValueError(f"ids must differ within a row; got {got} twice")
         self._put(row.cpu().numpy(), slot.cpu().numpy(), *new)
 
+    @alone
     def delete(self, ids: Tensor) -> None:
         """Forget pairs, whose keys and values become 0; (B, ...) int64, -1 for none.
 
@@ -135,6 +160,7 @@ class Pairs:
         self._held = self._held - np.bincount(row, minlength=len(self._held))
         self._ring = self._ring and not len(row)
 
+    @alone
     def get(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return the keys (..., M) and values (..., V) of ids, (B, ...) int64; 0 for -1.
 

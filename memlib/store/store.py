@@ -11,6 +11,7 @@ from memlib import _checks as checks
 from memlib.attention.verbs import MEASURES, Measure, _address, _attend, _read
 from memlib.store import files
 from memlib.store.indexes import BACKENDS, Backend, Search, filled
+from memlib.store.locks import alone
 from memlib.store.pairs import Ints, Pairs
 
 OPTIONS = ("width", "value_width", "capacity", "measure", "backend", "effort", "links")
@@ -38,6 +39,11 @@ class Store(Pairs):
 
     faiss keeps the keys of each row once more, in float32 on the CPU. Its index is built by the
     first search and catches up by the next. Where it finds too few, the search is exact.
+
+    Threads may share a store: they take turns, so that none sees half of what another does. (What
+    is done to `keys`, `values` and `ids` themselves is not guarded.) `copy.copy`, `copy.deepcopy`,
+    `pickle` and a worker process get a whole store, index and all, of their own. In a file it is
+    `save` and `open`; of a pickle `torch.load` says that it is no plain tensors.
 
     Args:
         width: width M of a key.
@@ -104,6 +110,7 @@ class Store(Pairs):
         self.measure, self.backend, self.effort, self.links = measure, backend, effort, links
         self._search = Search(backend, batch_size, width, measure, links)
 
+    @alone
     def address(
         self, query: Tensor, k: int, *, strength: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
@@ -139,6 +146,7 @@ class Store(Pairs):
         need_weights: Literal[True],
     ) -> tuple[Tensor, Tensor, Tensor]: ...  # fmt: skip
 
+    @alone
     def read(
         self,
         query: Tensor,
@@ -178,6 +186,7 @@ class Store(Pairs):
         checks.finite(value, query=query, strength=strength)
         return (value, self._named(slots), weights) if need_weights else value
 
+    @alone
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the store, with the indexes it has, to a safetensors file: whole, or not at all.
 
@@ -200,6 +209,9 @@ class Store(Pairs):
     ) -> "Store":
         """Read a store from its file.
 
+        An index that cannot be read here, as one of a newer faiss, is built anew by the first
+        search.
+
         Args:
             path: of the file.
             width: what it must be; None for any.
@@ -217,7 +229,7 @@ class Store(Pairs):
         options |= {"dtype": tensors["keys"].dtype, "value_dtype": tensors["values"].dtype}
         store = cls(**options | ({"backend": backend} if backend else {}))
         store._restore(tensors, ring)
-        store._search.restore(tensors)
+        store._search.restore(tensors, store.ids)
         return store
 
     def _address(self, query: Tensor, k: int, strength: float | Tensor) -> tuple[Tensor, Tensor]:
