@@ -45,6 +45,8 @@ class KeyValueMemory(nn.Module):
     The weights come from `memlib.attend`: softmax of the strength times the similarity of the
     query to each stored key. Writing is `memlib.write` with one-hot weights and erase 1.
 
+    It has no parameters: `DistributedDataParallel` finds nothing to do and refuses it alone.
+
     Args:
         slots: number of pairs N it can hold.
         width: width M of a key.

@@ -59,6 +59,10 @@ class NTMCell(Cell):
     memory as it was; then :math:`M_t` is `memlib.write`, :math:`r_t` is `memlib.read` of the new
     memory, and the logits are linear in :math:`(h_t, r_t)`.
 
+    `torch.func.vmap` has no rule for an LSTM and refuses it; other controllers it takes. With
+    `DistributedDataParallel`, a state that is passed in leaves the learned one without a gradient:
+    say ``find_unused_parameters=True``.
+
     Args:
         input_size: size I of an input vector.
         output_size: size O of an output vector.
@@ -68,7 +72,8 @@ class NTMCell(Cell):
         write_heads: number of write heads W; they write at once, all erasing before any adds.
         shifts: number of shifts S of a head, odd; 3 allows one slot back, none, one forward.
         controller: an `torch.nn.LSTMCell`, `torch.nn.GRUCell` or `torch.nn.RNNCell` of input size
-            I + R * M, or any other module (B, I + R * M) -> (B, D), taken as feed-forward. None
+            I + R * M, or any other module (B, I + R * M) -> (B, D), taken as feed-forward: it is
+            tried on zeros, in evaluation mode, and what it draws or counts then is undone. None
             is the paper's LSTM of size 100.
         initial_memory: what lies in the slots at first: "constant" (1e-6), "learned", or
             "random", drawn once and kept.
@@ -188,6 +193,9 @@ class NTMCell(Cell):
 
 class NTM(Machine[NTMState]):
     r"""A Neural Turing Machine over sequences; ``NTM(9, 8)`` is the paper's copy machine.
+
+    `torch.func.vmap` has no rule for an LSTM and refuses it. After `compile` a machine can be
+    copied and pickled; the copy compiles its step anew.
 
     Args:
         input_size: size I of an input vector.

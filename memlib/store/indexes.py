@@ -223,4 +223,10 @@ class Index:
     def _vectors(self, keys: Tensor) -> NDArray[np.float32]:
         """Return what faiss knows: float32 on the CPU, and the cosine as a dot product."""
         keys = _unit(keys) if self.measure == "cosine" else keys
-        return keys.detach().to("cpu", torch.float32).contiguous().numpy()
+        try:
+            return keys.detach().to("cpu", torch.float32).contiguous().numpy()
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"the {self.backend} backend reads numbers, which are not there where torch.func "
+                'transforms or torch.export traces a function, or on meta; backend="exact" can'
+            ) from error

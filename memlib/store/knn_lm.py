@@ -64,10 +64,7 @@ def knn_lm(
     checks.alike(query=query, logits=logits)
     checks.one_each("mix", mix, (batch, queries), query, 0, 1)
 
-    with store._lock:
-        slots, weights = store._address(query, k, strength)  # (B, L, k)
-        found = slots >= 0
-        tokens = store._at(store.values, slots).squeeze(-1).masked_fill(~found, 0).long()
+    found, tokens, weights = _recall(store, query, k, strength)
     vocab = logits.shape[-1]
     if checks.anywhere(wrong := (tokens < 0) | (tokens >= vocab)):
         got = int(tokens[wrong][0])
@@ -81,3 +78,14 @@ def knn_lm(
     result = torch.where(recalled > 0, both, alone)  # eq. 3
     checks.finite(result, logits=logits, query=query, strength=strength)
     return result
+
+
+def _recall(
+    store: Store, query: Tensor, k: int, strength: float | Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which of the k nearest there are, their tokens and weights, all (B, L, k)."""
+    with store._lock:
+        slots, weights = store._address(query, k, strength)
+        tokens = store._at(store.values, slots).squeeze(-1)
+    found = slots >= 0
+    return found, tokens.masked_fill(~found, 0).long(), weights

@@ -20,6 +20,10 @@ class Recollection(NamedTuple):
             comes out of every call.
         store: keys and values of all segments before, a row for each key/value head of each
             batch row; changed in place.
+
+    `copy.copy` shares the store, `copy.deepcopy` does not. `torch.load` with ``weights_only``
+    refuses it: keep the segment as named tensors, and the store by its `save`. `torch.func.vmap`
+    and `torch.export` refuse a call that adds to it.
     """
 
     segment: SegmentMemory
@@ -50,6 +54,8 @@ class MemorizingAttention(nn.Module):
 
     Unlike in the paper, the gate is closed as long as the store is empty, and queries and keys
     are normed only by a store with ``measure="cosine"``.
+
+    A call adds to its store, in place: `torch.func.vmap` and `torch.export` refuse it.
 
     Args:
         width: width D of inputs and outputs.
@@ -180,10 +186,8 @@ class MemorizingAttention(nn.Module):
         values = self.local._heads(self.local.value, both, None)
         _check_finite(keys, values, x=x, memory=segment.inputs)
         near, look = self._look(query, keys, values, segment, need_weights)
-        with store._lock:
-            far, ids, weights = self._recall(query, store)
-            known = (store.lengths > 0).view(len(x), self.local.kv_heads)
-        known = known.repeat_interleave(self._shared, dim=1).unsqueeze(-1)  # (B, H, 1)
+        far, ids, weights = self._recall(query, store)
+        known = (ids >= 0).any(-1)  # (B, H, T)
         gate = (self.gate.sigmoid().unsqueeze(-1) * known).unsqueeze(-1)  # g
         y = self.local.output((near + gate * (far - near)).transpose(1, 2).flatten(2))
         y = y if lengths is None else y.masked_fill(late, 0)
@@ -209,8 +213,9 @@ class MemorizingAttention(nn.Module):
         """Read the store; heads that share keys are so many queries of one row."""
         batch, groups, tokens = len(query), self.local.kv_heads, query.shape[2]
         query = query.unflatten(1, (groups, self._shared)).flatten(2, 3).flatten(0, 1)
-        k = min(self.k, int(store._held.max(initial=0)) or self.k)
-        looked = store.read(query, k, strength=self.strength, need_weights=True)
+        with store._lock:
+            k = min(self.k, int(store._held.max(initial=0)) or self.k)
+            looked = store.read(query, k, strength=self.strength, need_weights=True)
         value, ids, weights = (
             z.unflatten(0, (batch, groups)).unflatten(2, (self._shared, tokens)).flatten(1, 2)
             for z in looked

@@ -1,6 +1,7 @@
 """Pairs of keys and values with ids that stay, in slots that are used again: what a store holds."""
 
 import copy
+import pickle
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 from memlib import _checks as checks
 from memlib.store.locks import alone, lock
@@ -58,18 +60,23 @@ class Pairs:
         memo[id(self)] = other
         with self._lock:
             parts = {name: part for name, part in vars(self).items() if name != "_lock"}
-            other.__setstate__(copy.deepcopy(parts, memo))
+            other._become(copy.deepcopy(parts, memo))
         return other
 
     def __copy__(self) -> Self:
         return copy.deepcopy(self)  # else half of it would be shared, what is changed in place
 
     def __getstate__(self) -> dict[str, Any]:
-        # of a copy, which nobody changes while it is written
-        return {name: part for name, part in vars(copy.copy(self)).items() if name != "_lock"}
+        # as bytes, which nobody changes later; tensors would be shared with a worker
+        with self._lock:
+            parts = {name: part for name, part in vars(self).items() if name != "_lock"}
+            return {"parts": pickle.dumps(parts)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        self._become(pickle.loads(state["parts"]))
+
+    def _become(self, parts: Mapping[str, Any]) -> None:
+        vars(self).update(parts)
         self._lock = lock()
 
     @property
@@ -151,6 +158,7 @@ class Pairs:
             TypeError: ids of another dtype.
             ValueError: wrong shape, or an id that is not held.
         """
+        _check_plain(ids)
         slots = self._slots(ids)
         row, pair = (slots >= 0).nonzero(as_tuple=True)
         both = row * self.ids.shape[1] + slots[row, pair]  # an id may come twice
@@ -240,6 +248,7 @@ class Pairs:
 
     def _check_pairs(self, keys: Tensor, values: Tensor, lengths: Tensor | None) -> Ints:
         """Refuse pairs that do not fit; return how many each row has."""
+        _check_plain(keys, values)
         checks.tensor("keys", keys)
         self._check_values("values", values)
         batch, pairs = len(self.ids), keys.shape[1] if keys.ndim > 1 else 0
@@ -260,6 +269,21 @@ class Pairs:
         if isinstance(values, Tensor) and values.dtype in (torch.int64, torch.int32):
             return
         checks.tensor(name, values)
+
+
+def _check_plain(*given: object) -> None:
+    """Refuse what stands for a tensor while torch works on a function instead of running it."""
+    transformed = torch._C._functorch.is_functorch_wrapped_tensor
+    for x in given:
+        traced = isinstance(x, FakeTensor)
+        # torch.compile, which runs what it does not understand, does not understand this either
+        if traced or (
+            not torch.compiler.is_compiling() and isinstance(x, Tensor) and transformed(x)
+        ):
+            raise RuntimeError(
+                "a store is changed in place, which cannot be where torch.func transforms or "
+                "torch.export traces a function"
+            )
 
 
 def _longer(buffer: Tensor, slots: int) -> Tensor:

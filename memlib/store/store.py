@@ -42,8 +42,10 @@ class Store(Pairs):
 
     Threads may share a store: they take turns, so that none sees half of what another does. (What
     is done to `keys`, `values` and `ids` themselves is not guarded.) `copy.copy`, `copy.deepcopy`,
-    `pickle` and a worker process get a whole store, index and all, of their own. In a file it is
-    `save` and `open`; of a pickle `torch.load` says that it is no plain tensors.
+    `pickle` and a worker process get a whole store, index and all, of their own. Into a file it
+    goes by `save` and `open`; `torch.load` with ``weights_only`` refuses a pickle of it. Where
+    `torch.func` transforms or `torch.export` traces a function, an exact store can be read; a
+    search by faiss and a change in place are refused.
 
     Args:
         width: width M of a key.

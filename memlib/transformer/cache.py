@@ -50,6 +50,9 @@ class KVCache(nn.Module):
 
     Note:
         Gradients flow through the tokens of one call and never into those of earlier calls.
+        It has no parameters: `DistributedDataParallel` finds nothing to do and refuses it alone.
+        It is changed in place, and `torch.func.vmap` refuses that; `torch.export` takes it as a
+        part of a module. `copy.copy` shares its buffers, as of any module.
 
     Example:
         >>> import torch
