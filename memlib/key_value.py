@@ -14,14 +14,14 @@ WhenFull = Literal["overwrite", "refuse"]
 class KeyValueState(NamedTuple):
     """The contents of a `KeyValueMemory`; a new one comes out of every change.
 
+    It is kept as named tensors, like an `memlib.NTMState`: ``save_file(state._asdict(), path)`` of
+    safetensors, and ``KeyValueState(**load_file(path))``.
+
     Attributes:
         keys: (B, N, M); 0 in empty slots.
         values: (B, N, V); 0 in empty slots.
         written: (B, N) int64; 0 for an empty slot, else the order number of its write, so that
             the smallest positive number marks the oldest pair.
-
-    It is kept as named tensors, like an `memlib.NTMState`: ``save_file(state._asdict(), path)`` of
-    safetensors, and ``KeyValueState(**load_file(path))``.
     """
 
     keys: Tensor

@@ -21,15 +21,15 @@ from memlib.recurrent.sequence import Machine
 class NTMState(NamedTuple):
     """All that an NTM carries from step to step, for B rows; a new one comes out of every step.
 
+    It is kept as named tensors; a machine refuses the state of one of other sizes. `torch.save` and
+    `torch.load` take it as it is.
+
     Attributes:
         memory: (B, N, M).
         reads: (B, R, M), what the R read heads read last.
         weights: (B, R + W, N), where the heads were last: R read heads, then W write heads.
         hidden: (B, D), the controller's hidden state; (B, 0) if it has none.
         cell: (B, D), the LSTM's cell; (B, 0) for any other controller.
-
-    It is kept as named tensors; a machine refuses the state of one of other sizes. `torch.save` and
-    `torch.load` take it as it is.
 
     Example:
         >>> import torch

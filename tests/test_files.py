@@ -35,7 +35,8 @@ def by_an_experiment(path: Path, text: str) -> None:
 
 
 def by_a_checkpoint(path: Path, text: str) -> None:
-    pytest.importorskip("experiments")
+    for needed in ("experiments", "safetensors"):
+        pytest.importorskip(needed)
     from experiments import checkpoints
 
     checkpoints.save(path, {"x": torch.ones(len(text))}, {})

@@ -14,6 +14,8 @@ from memlib import _checks as checks
 class DNCState(NamedTuple):
     """All that a DNC carries from step to step, for B rows; a new one comes out of every step.
 
+    It is kept as named tensors, like an `memlib.NTMState`.
+
     Attributes:
         memory: (B, N, M).
         reads: (B, R, M), what the R read heads read last.
@@ -23,8 +25,6 @@ class DNCState(NamedTuple):
         precedence: (B, W, N), how far each slot was the last written.
         hidden: (B, D), the controller's hidden state; (B, 0) if it has none.
         cell: (B, D), the LSTM's cell; (B, 0) for any other controller.
-
-    It is kept as named tensors, like an `memlib.NTMState`.
 
     Example:
         >>> import torch

@@ -15,15 +15,15 @@ from memlib.transformer.segments import SegmentMemory
 class Recollection(NamedTuple):
     """What a `MemorizingAttention` has behind it.
 
+    `copy.copy` shares the store, `copy.deepcopy` does not. `torch.load` with ``weights_only``
+    refuses it: keep the segment as named tensors, and the store by its `save`. `torch.func.vmap`
+    and `torch.export` refuse a call that adds to it.
+
     Attributes:
         segment: the inputs of the segment before, which the layer reads as its own; a new one
             comes out of every call.
         store: keys and values of all segments before, a row for each key/value head of each
             batch row; changed in place.
-
-    `copy.copy` shares the store, `copy.deepcopy` does not. `torch.load` with ``weights_only``
-    refuses it: keep the segment as named tensors, and the store by its `save`. `torch.func.vmap`
-    and `torch.export` refuse a call that adds to it.
     """
 
     segment: SegmentMemory
