@@ -5,8 +5,6 @@
 book, in reading order; each imports only from those before it.
 """
 
-import torch
-
 from memlib import programs
 from memlib._device import default_device
 from memlib.addressable import Gates, Head, interpolate, locate, sharpen, shift
@@ -18,11 +16,6 @@ from memlib.memn2n import MemN2N, position_encoding
 from memlib.ntm import NTM, NTMCell, NTMState
 from memlib.store import Looks, MemorizingAttention, Recollection, Store, knn_lm
 from memlib.transformer import Decoder, FeedForward, KVCache, MemoryAttention, SegmentMemory
-
-# tensors with names and nothing else: what `torch.save` wrote of them, `torch.load` may open
-torch.serialization.add_safe_globals(
-    [DNCState, Gates, KeyValueState, Looks, NTMState, SegmentMemory]
-)
 
 __version__ = "0.1.0"
 

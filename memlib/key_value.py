@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from memlib import _checks as checks
+from memlib._files import plain
 from memlib.attention.verbs import MEASURES, Measure, _attend
 
 WhenFull = Literal["overwrite", "refuse"]
 
 
+@plain
 class KeyValueState(NamedTuple):
     """The contents of a `KeyValueMemory`; a new one comes out of every change.
 

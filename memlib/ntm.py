@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from memlib import _checks as checks
+from memlib._files import plain
 from memlib.addressable.gates import _gates, _locate
 from memlib.attention.verbs import _read, _write
 from memlib.recurrent.cell import Cell, InitialMemory
 from memlib.recurrent.sequence import Machine
 
 
+@plain
 class NTMState(NamedTuple):
     """All that an NTM carries from step to step, for B rows; a new one comes out of every step.
 

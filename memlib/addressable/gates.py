@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memlib import _checks as checks
+from memlib._files import plain
 from memlib.attention.verbs import _address
 
 
+@plain
 class Gates(NamedTuple):
     r"""What a head tells the memory, for B rows and H heads.
 

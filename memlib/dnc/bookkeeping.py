@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from memlib import _checks as checks
+from memlib._files import plain
 
 
+@plain
 class DNCState(NamedTuple):
     """All that a DNC carries from step to step, for B rows; a new one comes out of every step.
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from memlib import _checks as checks
+from memlib._files import plain
 from memlib.store.store import Store
 from memlib.transformer.cache import _check_finite, _check_lengths, _late, _visible
 from memlib.transformer.layers import MemoryAttention, _rotate
@@ -30,6 +31,7 @@ class Recollection(NamedTuple):
     store: Store
 
 
+@plain
 class Looks(NamedTuple):
     """Where a `MemorizingAttention` looked.
 

@@ -1,7 +1,5 @@
 """Tasks to train a memory on: seeded generators of batches, with metric and chance level."""
 
-import torch
-
 from memlib.tasks.algorithmic import associative_recall, copy, priority_sort, repeat_copy
 from memlib.tasks.babi import (
     BabiError,
@@ -18,11 +16,6 @@ from memlib.tasks.batch import Batch, bits_per_sequence, wrong_bits
 from memlib.tasks.ngrams import ngrams, optimal_bits
 from memlib.tasks.sequences import Tokens, induction, mqar, selective_copy
 from memlib.tasks.table import TASKS, Task
-
-# tensors and words and nothing else: what `torch.save` wrote of them, `torch.load` may open
-torch.serialization.add_safe_globals(
-    [Batch, Question, QuestionBatch, RaggedBatch, Stories, Tokens, Vocabulary]
-)
 
 __all__ = [
     "TASKS",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from memlib import _checks as checks
+from memlib._files import plain
 
 Sentence = tuple[str, ...]
 WORD = re.compile(r"[^\s.,?!]+")
@@ -26,6 +27,7 @@ class BabiError(ValueError):
     """A file that is not what it should be; says which line and what is wrong."""
 
 
+@plain
 class Question(NamedTuple):
     """A question with the story told before it.
 
@@ -44,6 +46,7 @@ class Question(NamedTuple):
     task: int = 0
 
 
+@plain
 class QuestionBatch(NamedTuple):
     """Questions with their stories, padded with word 0.
 
@@ -58,6 +61,7 @@ class QuestionBatch(NamedTuple):
     answer: Tensor
 
 
+@plain
 class RaggedBatch(NamedTuple):
     """The same without empty sentences.
 
@@ -171,6 +175,7 @@ def _number(digits: str) -> int | None:
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < DIGITS else None
 
 
+@plain
 class Vocabulary:
     """Words by number: 0 is padding, then the answers, then all other words.
 
@@ -263,6 +268,7 @@ class Vocabulary:
         return Stories(table, index, asked.long(), answer.long(), task.long())
 
 
+@plain
 class Stories(NamedTuple):
     """Many questions in few numbers: every sentence is stored once, stories point to them.
 

@@ -5,7 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from memlib._files import plain
 
+
+@plain
 class SegmentMemory(NamedTuple):
     r"""What a layer was given in the segment before, for it to read again; without gradient.
 
