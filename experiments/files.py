@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from memlib._files import replacing
+
 
 def write(path: Path, data: bytes) -> None:
     """Replace a file whole: a reader, or a crash at any moment, finds the old one or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.partial")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())  # the data reaches the disk before the name does
-    os.replace(beside, path)
+    with replacing(path) as beside:
+        beside.write_bytes(data)
 
 
 @contextmanager

@@ -21,6 +21,9 @@ class Hopfield(nn.Module):
     One step is ``attend(query, patterns, patterns, measure="dot", strength=strength)``. The
     energy never rises from step to step.
 
+    It has no parameters and no device: `torch.nn.utils.skip_init` and `DistributedDataParallel`
+    find nothing to do and refuse it.
+
     Args:
         strength: inverse temperature :math:`\beta > 0`: small averages all patterns, large
             picks the nearest. A number, or a tensor that broadcasts to (..., L); a
@@ -185,6 +188,9 @@ class ClassicalHopfield(nn.Module):
     diagonal, which is `memlib.write` without erase: every pattern is written with itself as its
     weights. Units are updated one after the other, so the energy never rises. Reliable up to
     about 0.138 M patterns. Not differentiable.
+
+    It has no parameters and no device: `torch.nn.utils.skip_init` and `DistributedDataParallel`
+    find nothing to do and refuse it.
 
     Args:
         steps: how many sweeps over all units.

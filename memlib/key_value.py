@@ -6,13 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from memlib import _checks as checks
+from memlib._files import plain
 from memlib.attention.verbs import MEASURES, Measure, _attend
 
 WhenFull = Literal["overwrite", "refuse"]
 
 
+@plain
 class KeyValueState(NamedTuple):
     """The contents of a `KeyValueMemory`; a new one comes out of every change.
+
+    It is kept as named tensors, like an `memlib.NTMState`: ``save_file(state._asdict(), path)`` of
+    safetensors, and ``KeyValueState(**load_file(path))``.
 
     Attributes:
         keys: (B, N, M); 0 in empty slots.
@@ -41,6 +46,8 @@ class KeyValueMemory(nn.Module):
 
     The weights come from `memlib.attend`: softmax of the strength times the similarity of the
     query to each stored key. Writing is `memlib.write` with one-hot weights and erase 1.
+
+    It has no parameters: `DistributedDataParallel` finds nothing to do and refuses it alone.
 
     Args:
         slots: number of pairs N it can hold.

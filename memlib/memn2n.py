@@ -169,9 +169,6 @@ class MemN2N(nn.Module):
         adjacent, layerwise = tying == "adjacent", tying == "layerwise"
         self.answer = None if adjacent else nn.Parameter(torch.empty(answers, width, **factory))
         self.between = nn.Parameter(torch.empty(width, width, **factory)) if layerwise else None
-        slope = _slope(torch.arange(width, **factory), width)
-        self.slope: Tensor
-        self.register_buffer("slope", slope.repeat(matrices), persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -278,8 +275,13 @@ class MemN2N(nn.Module):
             mode="sum",
             padding_idx=0,
         ).unflatten(0, (*weights.shape[:3],))
-        encoded: Tensor = sums[0] if len(sums) == 1 else sums[0] + sums[1] * self.slope
-        return encoded.reshape(*encoded.shape[:2], len(self.embeddings), self.width)
+        encoded: Tensor = sums[0].unflatten(-1, (len(self.embeddings), self.width))
+        if len(sums) > 1:
+            exact = torch.promote_types(table.dtype, torch.float32)
+            numbers = torch.arange(self.width, dtype=exact, device=table.device)
+            slope = _slope(numbers, self.width).to(table.dtype)
+            encoded = encoded + sums[1].view_as(encoded) * slope
+        return encoded
 
     def _gaps(self, age: Tensor, told: Tensor) -> Tensor:
         """Stretch ages by gaps at random places: as if up to noise * n sentences were missing."""

@@ -12,14 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from memlib import _checks as checks
+from memlib._files import plain
 from memlib.addressable.gates import _gates, _locate
 from memlib.attention.verbs import _read, _write
 from memlib.recurrent.cell import Cell, InitialMemory
 from memlib.recurrent.sequence import Machine
 
 
+@plain
 class NTMState(NamedTuple):
     """All that an NTM carries from step to step, for B rows; a new one comes out of every step.
+
+    It is kept as named tensors; a machine refuses the state of one of other sizes. `torch.save` and
+    `torch.load` take it as it is.
 
     Attributes:
         memory: (B, N, M).
@@ -27,6 +32,14 @@ class NTMState(NamedTuple):
         weights: (B, R + W, N), where the heads were last: R read heads, then W write heads.
         hidden: (B, D), the controller's hidden state; (B, 0) if it has none.
         cell: (B, D), the LSTM's cell; (B, 0) for any other controller.
+
+    Example:
+        >>> import torch
+        >>> from safetensors.torch import load, save
+        >>> from memlib import NTM, NTMState
+        >>> ntm, x = NTM(input_size=9, output_size=8), torch.randn(1, 2, 9)
+        >>> kept = save(ntm(x)[1]._asdict())  # or save_file, load_file
+        >>> logits, state = ntm(x, NTMState(**load(kept)))
     """
 
     memory: Tensor
@@ -48,6 +61,10 @@ class NTMCell(Cell):
     memory as it was; then :math:`M_t` is `memlib.write`, :math:`r_t` is `memlib.read` of the new
     memory, and the logits are linear in :math:`(h_t, r_t)`.
 
+    `torch.func.vmap` has no rule for an LSTM and refuses it; other controllers it takes. With
+    `DistributedDataParallel`, a state that is passed in leaves the learned one without a gradient:
+    say ``find_unused_parameters=True``.
+
     Args:
         input_size: size I of an input vector.
         output_size: size O of an output vector.
@@ -57,7 +74,8 @@ class NTMCell(Cell):
         write_heads: number of write heads W; they write at once, all erasing before any adds.
         shifts: number of shifts S of a head, odd; 3 allows one slot back, none, one forward.
         controller: an `torch.nn.LSTMCell`, `torch.nn.GRUCell` or `torch.nn.RNNCell` of input size
-            I + R * M, or any other module (B, I + R * M) -> (B, D), taken as feed-forward. None
+            I + R * M, or any other module (B, I + R * M) -> (B, D), taken as feed-forward: it is
+            tried on zeros, in evaluation mode, and what it draws or counts then is undone. None
             is the paper's LSTM of size 100.
         initial_memory: what lies in the slots at first: "constant" (1e-6), "learned", or
             "random", drawn once and kept.
@@ -181,6 +199,9 @@ class NTMCell(Cell):
 
 class NTM(Machine[NTMState]):
     r"""A Neural Turing Machine over sequences; ``NTM(9, 8)`` is the paper's copy machine.
+
+    `torch.func.vmap` has no rule for an LSTM and refuses it. After `compile` a machine can be
+    copied and pickled; the copy compiles its step anew.
 
     Args:
         input_size: size I of an input vector.

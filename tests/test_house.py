@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MEMLIB = ROOT / "memlib"
-GROUND = ["_checks", "_device"]
+GROUND = ["_checks", "_device", "_files"]
 ROOMS = ["attention", "key_value", "content", "addressable", "recurrent", "ntm", "memn2n"]
 ROOMS += ["transformer", "dnc", "store"]  # in reading order
 BESIDE = ["tasks", "teaching"]  # imported by no room

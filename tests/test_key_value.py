@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from torch.testing import assert_close
 
-from memlib import KeyValueMemory, attend, write
+from memlib import KeyValueMemory, KeyValueState, attend, write
 
 SLOTS, BATCH = 4, 2
 
@@ -186,3 +186,20 @@ def test_refuse_keeps_what_a_full_row_has_where_values_are_not_looked_at():
         *(x.unsqueeze(0) for x in state)
     )
     assert torch.equal(kept[0], old)
+
+
+def test_a_state_goes_into_safetensors_and_back(tmp_path):
+    library = pytest.importorskip("safetensors.torch")
+    memory, pairs = KeyValueMemory(3, 2, 4), (torch.randn(2, 5, 2), torch.randn(2, 5, 4))
+    empty = memory.initial_state(2)
+    query = torch.randn(2, 1, 2)
+    for state in (empty, memory.write(*pairs, empty), memory.initial_state(0)):
+        library.save_file(state._asdict(), tmp_path / "state")
+        again = KeyValueState(**library.load_file(tmp_path / "state"))
+        assert all(map(torch.equal, again, state))
+        rows = len(state.keys)
+        assert torch.equal(memory.read(query[:rows], again), memory.read(query[:rows], state))
+    with pytest.raises(ValueError, match=r"state\.keys must have shape \(B, N, M\) .* M = 3"):
+        KeyValueMemory(3, 3, 4).read(torch.randn(2, 1, 3), again)
+    with pytest.raises(ValueError, match=r"state\.values must have shape \(B, N, V\) .* V = 5"):
+        KeyValueMemory(3, 2, 5).read(query, empty)

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memlib import _checks as checks
+from memlib._files import plain
 from memlib.attention.verbs import HALF, _address, _single
 
 
+@plain
 class Gates(NamedTuple):
     r"""What a head tells the memory, for B rows and H heads.
 

@@ -9,11 +9,15 @@ import torch
 from torch import Tensor
 
 from memlib import _checks as checks
+from memlib._files import plain
 from memlib.attention.verbs import _single
 
 
+@plain
 class DNCState(NamedTuple):
     """All that a DNC carries from step to step, for B rows; a new one comes out of every step.
+
+    It is kept as named tensors, like an `memlib.NTMState`.
 
     Attributes:
         memory: (B, N, M).
@@ -24,6 +28,14 @@ class DNCState(NamedTuple):
         precedence: (B, W, N), how far each slot was the last written.
         hidden: (B, D), the controller's hidden state; (B, 0) if it has none.
         cell: (B, D), the LSTM's cell; (B, 0) for any other controller.
+
+    Example:
+        >>> import torch
+        >>> from safetensors.torch import load, save
+        >>> from memlib import DNC, DNCState
+        >>> dnc, x = DNC(input_size=9, output_size=8), torch.randn(1, 2, 9)
+        >>> kept = save(dnc(x)[1]._asdict())  # or save_file, load_file
+        >>> logits, state = dnc(x, DNCState(**load(kept)))
     """
 
     memory: Tensor

@@ -28,6 +28,10 @@ class DNCCell(Cell):
     write goes to a free slot, to one found by content, or nowhere; a read goes back along the
     links, forth, or to the slot found by content. The logits are linear in :math:`(h_t, r_t)`.
 
+    `torch.func.vmap` has no rule for an LSTM and refuses it; other controllers it takes. With
+    `DistributedDataParallel`, a state that is passed in leaves the learned one without a gradient:
+    say ``find_unused_parameters=True``.
+
     Args:
         input_size: size I of an input vector.
         output_size: size O of an output vector.
@@ -37,7 +41,8 @@ class DNCCell(Cell):
         write_heads: number of write heads W. They write at once, each with links of its own, and
             each is offered the slots that those before it leave free.
         controller: an `torch.nn.LSTMCell`, `torch.nn.GRUCell` or `torch.nn.RNNCell` of input size
-            I + R * M, or any other module (B, I + R * M) -> (B, D), taken as feed-forward. None
+            I + R * M, or any other module (B, I + R * M) -> (B, D), taken as feed-forward: it is
+            tried on zeros, in evaluation mode, and what it draws or counts then is undone. None
             is an LSTM of size 100.
         initial_memory: what lies in the slots at first: "constant" (1e-6), "learned", or
             "random", drawn once and kept.
@@ -191,6 +196,9 @@ class DNCCell(Cell):
 
 class DNC(Machine[DNCState]):
     r"""A differentiable neural computer over sequences.
+
+    `torch.func.vmap` has no rule for an LSTM and refuses it. After `compile` a machine can be
+    copied and pickled; the copy compiles its step anew.
 
     Args:
         input_size: size I of an input vector.

@@ -5,16 +5,19 @@ its memory is its own, see `memlib.ntm` and `memlib.dnc`; `memlib.recurrent.Mach
 sequences.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from memlib import _checks as checks
 
 InitialMemory = Literal["constant", "learned", "random"]
 CONSTANT = 1e-6  # Collier and Beel 2018: a small constant learns fastest
+ROWS = 2  # with which a controller is tried: one alone has no variance
 State = Any  # a NamedTuple of tensors, the batch first: weights, what `Cell._begin` returns, more
 
 
@@ -39,6 +42,8 @@ class Cell(nn.Module):
     read_heads: int
     write_heads: int
     initial_memory: Tensor
+    initial_hidden: Tensor
+    initial_cell: Tensor
 
     def _size(self, **sizes: int) -> None:
         """Check sizes and keep them under their names."""
@@ -65,8 +70,12 @@ class Cell(nn.Module):
         self.interface = nn.Linear(size, told, **factory)
         self.output = nn.Linear(size + self.read_heads * self.width, self.output_size, **factory)
         self.initial_reads = nn.Parameter(torch.empty(self.read_heads, self.width, **factory))
-        self.initial_hidden = nn.Parameter(torch.empty(hidden, **factory))
-        self.initial_cell = nn.Parameter(torch.empty(cell, **factory))
+        for name, numbers in (("initial_hidden", hidden), ("initial_cell", cell)):
+            start = torch.empty(numbers, **factory)
+            if numbers:
+                self.register_parameter(name, nn.Parameter(start))
+            else:  # no gradient reaches a parameter without a number, and DDP waits for one
+                self.register_buffer(name, start)
         self.kind = initial_memory
         memory = torch.empty(self.slots, self.width, **factory)
         if initial_memory == "learned":
@@ -153,11 +162,39 @@ def _sizes(controller: nn.Module, seen: int, like: Tensor) -> tuple[int, int, in
             )
         size = controller.hidden_size
         return size, size, size if isinstance(controller, nn.LSTMCell) else 0
-    try:
-        with torch.no_grad():
-            out = controller(like.new_zeros(1, seen))
-    except RuntimeError as error:
-        raise ValueError(f"controller must take (B, I + R * M = {seen}); got {error}") from None
-    if not isinstance(out, Tensor) or out.ndim != 2:
+    with torch.no_grad(), _at_rest(controller, like.device):
+        try:
+            out = controller(like.new_zeros(ROWS, seen))
+        except Exception as error:
+            rule = f"controller must take (B, I + R * M = {seen})"
+            raise ValueError(f"{rule}; got {type(error).__name__}: {error}") from error
+    if not isinstance(out, Tensor):
         raise ValueError(f"controller must return a tensor (B, D); got {type(out).__name__}")
+    if out.ndim != 2 or len(out) != ROWS:
+        got = tuple(out.shape)
+        raise ValueError(f"controller must return a tensor (B, D) for B = {ROWS} rows; got {got}")
     return out.shape[1], 0, 0
+
+
+@contextmanager
+def _at_rest(controller: nn.Module, device: torch.device) -> Iterator[None]:
+    """Let a controller be tried in evaluation mode, and undo whatever it drew or counted.
+
+    Only what a lazy module draws for its parameters is kept.
+    """
+    parts = [*controller.modules()]
+    modes = [part.training for part in parts]
+    buffers = [(part, *named) for part in parts for named in part.named_buffers(recurse=False)]
+    counted = [(*named, named[-1].clone()) for named in buffers if not is_lazy(named[-1])]
+    drawn = not any(map(is_lazy, controller.parameters()))
+    cards = [device] if device.type == "cuda" else []
+    try:
+        controller.eval()
+        with torch.random.fork_rng(cards, enabled=drawn):
+            yield
+    finally:
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode
+        for part, name, buffer, value in counted:
+            buffer.copy_(value)
+            setattr(part, name, buffer)

@@ -3,7 +3,7 @@
 What a step does is its cell's: `memlib.NTM` and `memlib.DNC` are machines around theirs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import torch
@@ -23,7 +23,8 @@ class Machine(nn.Module, Generic[S]):
     def __init__(self, cell: Cell) -> None:
         super().__init__()
         self.cell = cell
-        self._take = type(cell)._step  # a plain function: a copy of the module takes its own steps
+        self._compiled: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        self._take = self._made()
         self._replayed = False  # whether the next step overwrites what a step gave
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -38,8 +39,24 @@ class Machine(nn.Module, Generic[S]):
             args: of `torch.compile`.
             kwargs: of `torch.compile`.
         """
-        self._take = torch.compile(type(self.cell)._step, *args, **kwargs)
+        self._compiled = args, kwargs
+        self._take = self._made()
         self._replayed = _makes_graphs(**kwargs)
+
+    def _made(self) -> Callable[..., tuple[Tensor, State]]:
+        """Return what takes a step: a plain function, so that a copy takes steps of its own."""
+        step: Callable[..., tuple[Tensor, State]] = type(self.cell)._step
+        if self._compiled is None:
+            return step
+        args, kwargs = self._compiled
+        return torch.compile(step, *args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: part for name, part in vars(self).items() if name != "_take"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        nn.Module.__setstate__(self, {"_compiled": None} | state)
+        self._take = self._made()  # a compiled step is not kept, it is compiled again
 
     def reset_parameters(self) -> None:
         """Draw new parameters."""
@@ -175,9 +192,9 @@ def _makes_graphs(
 def _going(lengths: Tensor, x: Tensor) -> Tensor:
     """Return which steps (B, T) of each row lie within its length."""
     batch, steps = x.shape[:2]
-    if not isinstance(lengths, Tensor) or lengths.dtype != torch.long:
+    if not isinstance(lengths, Tensor) or lengths.dtype not in (torch.int32, torch.int64):
         got = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
-        raise TypeError(f"lengths must be an int64 tensor; got {got}")
+        raise TypeError(f"lengths must be an int32 or int64 tensor; got {got}")
     checks.shape("lengths", lengths, "(B,)", B=batch)
     if lengths.device != x.device:
         raise ValueError(f"lengths must be on the device of x, {x.device}; got {lengths.device}")

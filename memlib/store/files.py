@@ -7,14 +7,14 @@ stranger with ``backend="exact"``, which leaves them alone.
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from memlib._files import replacing
 
 FORMAT = "memlib.Store"
 VERSION = 1
@@ -35,7 +35,7 @@ def safetensors() -> Any:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write tensors and what they are `about` (JSON); until all is on the disk, beside `path`.
+    """Write tensors and what they are `about` (JSON): whole, or not at all.
 
     Raises:
         OSError: it cannot be written; what was at `path` is as it was.
@@ -44,19 +44,11 @@ def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"format": FORMAT, "version": str(VERSION), "about": json.dumps(about)}
     metadata["sha256"] = checksum(tensors, metadata)
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        beside.touch(exist_ok=False)
-        mode = beside.stat().st_mode  # safetensors would let its owner alone read it
-        library.torch.save_file(tensors, beside, metadata)
-        beside.chmod(mode)
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())  # the data reaches the disk before the name does
-        os.replace(beside, path)
-    except library.SafetensorError as error:
-        raise OSError(f"{path.name} could not be written: {error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path) as beside:
+        try:
+            library.torch.save_file(tensors, beside, metadata)
+        except library.SafetensorError as error:
+            raise OSError(f"{path.name} could not be written: {error}") from error
 
 
 def read(path: Path, **expected: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:

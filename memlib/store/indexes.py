@@ -87,12 +87,16 @@ class Search:
                 made |= {f"{self.backend}.{b}.slot": torch.from_numpy(index.slot)}
         return made
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on with the indexes among `tensors`."""
+    def restore(self, tensors: Mapping[str, Tensor], ids: Tensor) -> None:
+        """Go on with the indexes among `tensors`, of rows with these ids (B, N)."""
         for b, index in enumerate(self.indexes):
-            if (data := tensors.get(f"{self.backend}.{b}")) is not None:
-                slot = tensors[f"{self.backend}.{b}.slot"].numpy().copy()
-                index.restore(index.faiss.deserialize_index(data.numpy()), slot)
+            name = f"{self.backend}.{b}"
+            if {name, f"{name}.slot"} <= tensors.keys():
+                data, slot = tensors[name].numpy(), tensors[f"{name}.slot"].numpy().copy()
+                index.revive(data, slot)
+                held = (ids[b] >= 0).nonzero().squeeze(1).cpu().numpy()
+                if not np.array_equal(np.sort(index.slot[index.slot >= 0]), held):
+                    index.index = None  # it knows other slots than those in use
 
 
 def filled(ids: Tensor, held: Ints) -> Tensor | None:
@@ -157,6 +161,22 @@ class Index:
         bits = np.packbits(living, bitorder="little")
         self.alive = None if living.all() else self.faiss.IDSelectorBitmap(bits)
 
+    def revive(self, data: Any, slot: Ints) -> None:
+        """Go on with an index that was serialized; with none if it cannot be read, or is another.
+
+        `update` then builds it anew.
+        """
+        self.index, self.slot = None, np.empty(0, np.int64)
+        try:
+            index = self.faiss.deserialize_index(data)
+        except Exception:  # it says in many ways that it does not know these bytes
+            return
+        kinds = {"flat": "IndexFlat", "hnsw": "IndexHNSWFlat", "ivf": "IndexIVFFlat"}
+        same = isinstance(index, getattr(self.faiss, kinds[self.backend]))
+        found = index.d, index.metric_type, (index.ntotal,)
+        if same and found == (self.width, self._metric, slot.shape):
+            self.restore(index, slot)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "Index":
         """Return the same index, which faiss copies itself."""
         copy = Index(self.backend, self.width, self.measure, self.links)
@@ -164,6 +184,18 @@ class Index:
             copy.restore(self.faiss.clone_index(self.index), self.slot.copy())
         copy.changed = list(self.changed)
         return copy
+
+    def __getstate__(self) -> dict[str, Any]:
+        ours = {name: part for name, part in vars(self).items() if name not in ("faiss", "alive")}
+        data = None if self.index is None else self.faiss.serialize_index(self.index)
+        return ours | {"index": data}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.faiss = faiss(self.backend)
+        if self.index is not None:
+            self.revive(self.index, self.slot)
+            self.changed = state["changed"]
 
     def _is_stale(self, new: int, living: int) -> bool:
         """Whether it is better to build anew than to add."""
@@ -176,20 +208,30 @@ class Index:
 
     def _build(self, vectors: NDArray[np.float32]) -> Any:
         """Return an empty index; IVF learns its clusters, the root of N, from the vectors."""
-        far = self.measure == "negative_squared_distance"
-        metric = self.faiss.METRIC_L2 if far else self.faiss.METRIC_INNER_PRODUCT
         if self.backend == "hnsw":
-            return self.faiss.IndexHNSWFlat(self.width, self.links, metric)
-        flat = self.faiss.IndexFlat(self.width, metric)
+            return self.faiss.IndexHNSWFlat(self.width, self.links, self._metric)
+        flat = self.faiss.IndexFlat(self.width, self._metric)
         if self.backend == "flat":
             return flat
         lists = max(1, round(len(vectors) ** 0.5))
-        index = self.faiss.IndexIVFFlat(flat, self.width, lists, metric)
+        index = self.faiss.IndexIVFFlat(flat, self.width, lists, self._metric)
         index.cp.min_points_per_centroid = 1  # few are no reason to complain
         index.train(vectors)
         return index
 
+    @property
+    def _metric(self) -> int:
+        far = self.measure == "negative_squared_distance"
+        metric: int = self.faiss.METRIC_L2 if far else self.faiss.METRIC_INNER_PRODUCT
+        return metric
+
     def _vectors(self, keys: Tensor) -> NDArray[np.float32]:
         """Return what faiss knows: float32 on the CPU, and the cosine as a dot product."""
         keys = _unit(_single(keys)) if self.measure == "cosine" else keys
-        return keys.detach().to("cpu", torch.float32).contiguous().numpy()
+        try:
+            return keys.detach().to("cpu", torch.float32).contiguous().numpy()
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"the {self.backend} backend reads numbers, which are not there where torch.func "
+                'transforms or torch.export traces a function, or on meta; backend="exact" can'
+            ) from error

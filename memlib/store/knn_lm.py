@@ -66,9 +66,7 @@ def knn_lm(
     checks.alike(query=query, logits=logits)
     mix = checks.one_each("mix", mix, (batch, queries), query, 0, 1)
 
-    slots, scores = store._scores(query, k, strength)  # (B, L, k)
-    found = slots >= 0
-    tokens = store._at(store.values, slots).squeeze(-1).masked_fill(~found, 0).long()
+    found, tokens, scores = _recall(store, query, k, strength)  # (B, L, k)
     vocab = logits.shape[-1]
     if checks.anywhere(wrong := (tokens < 0) | (tokens >= vocab)):
         got = int(tokens[wrong][0])
@@ -81,6 +79,17 @@ def knn_lm(
     if checks.has_nan(result):
         checks.finite(result, logits=logits, query=query, strength=strength)
     return result
+
+
+def _recall(
+    store: Store, query: Tensor, k: int, strength: float | Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which of the k nearest there are, their tokens and scores, all (B, L, k)."""
+    with store._lock:
+        slots, scores = store._scores(query, k, strength)
+        tokens = store._at(store.values, slots).squeeze(-1)
+    found = slots >= 0
+    return found, tokens.masked_fill(~found, 0).long(), scores
 
 
 # The formulas, in logarithms from end to end: no probability is too small for them.

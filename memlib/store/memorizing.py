@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from memlib import _checks as checks
+from memlib._files import plain
 from memlib.content import _keep_strength, _shown
 from memlib.store.store import Store
 from memlib.transformer.cache import _check_finite
@@ -16,6 +17,10 @@ from memlib.transformer.segments import SegmentMemory
 
 class Recollection(NamedTuple):
     """What a `MemorizingAttention` has behind it.
+
+    `copy.copy` shares the store, `copy.deepcopy` does not. `torch.load` with ``weights_only``
+    refuses it: keep the segment as named tensors, and the store by its `save`. `torch.func.vmap`
+    and `torch.export` refuse a call that adds to it.
 
     Attributes:
         segment: the inputs of the segment before, which the layer reads as its own; a new one
@@ -28,6 +33,7 @@ class Recollection(NamedTuple):
     store: Store
 
 
+@plain
 class Looks(NamedTuple):
     """Where a `MemorizingAttention` looked.
 
@@ -52,6 +58,8 @@ class MemorizingAttention(nn.Module):
 
     Unlike in the paper, the gate is closed as long as the store is empty, and queries and keys
     are normed only by a store with ``measure="cosine"``.
+
+    A call adds to its store, in place: `torch.func.vmap` and `torch.export` refuse it.
 
     Args:
         width: width D of inputs and outputs.
@@ -198,8 +206,7 @@ class MemorizingAttention(nn.Module):
         if mask is not None:
             padding = ~mask[:, None, :, None]
             ids, weights = ids.masked_fill(padding, -1), weights.masked_fill(padding, 0)
-        known = (store.lengths > 0).view(len(x), self.local.kv_heads)
-        known = known.repeat_interleave(self._shared, dim=1).unsqueeze(-1)  # (B, H, 1)
+        known = (ids >= 0).any(-1)  # (B, H, T)
         gate = (self.gate.sigmoid().unsqueeze(-1) * known).unsqueeze(-1)  # g
         y = self.local.output((near + gate * (far - near)).transpose(1, 2).flatten(2))
         y = y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
@@ -233,8 +240,9 @@ class MemorizingAttention(nn.Module):
         strength = self.strength
         if isinstance(strength, Tensor):
             strength = self._rows(strength.expand(query.shape[:-1]))
-        k = min(self.k, int(store._held.max(initial=0)) or self.k)
-        looked = store.read(self._rows(query), k, strength=strength, need_weights=True)
+        with store._lock:
+            k = min(self.k, int(store._held.max(initial=0)) or self.k)
+            looked = store.read(self._rows(query), k, strength=strength, need_weights=True)
         value, ids, weights = (
             z.unflatten(0, (batch, groups)).unflatten(2, (self._shared, tokens)).flatten(1, 2)
             for z in looked

@@ -1,14 +1,18 @@
 """Pairs of keys and values with ids that stay, in slots that are used again: what a store holds."""
 
+import copy
+import pickle
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 from memlib import _checks as checks
+from memlib.store.locks import alone, lock
 from memlib.transformer.cache import _check_finite
 from memlib.transformer.positions import _check_lengths
 
@@ -48,6 +52,31 @@ class Pairs:
         self._held: Ints = np.zeros(batch_size, np.int64)  # how many pairs there are
         self._used = 0  # from this slot on, all are empty
         self._ring = True  # as long as nothing is deleted, id n lies in slot n mod N
+        self._lock = lock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other: Self = object.__new__(type(self))
+        memo[id(self)] = other
+        with self._lock:
+            parts = {name: part for name, part in vars(self).items() if name != "_lock"}
+            other._become(copy.deepcopy(parts, memo))
+        return other
+
+    def __copy__(self) -> Self:
+        return copy.deepcopy(self)  # else half of it would be shared, what is changed in place
+
+    def __getstate__(self) -> dict[str, Any]:
+        # as bytes, which nobody changes later; tensors would be shared with a worker
+        with self._lock:
+            parts = {name: part for name, part in vars(self).items() if name != "_lock"}
+            return {"parts": pickle.dumps(parts)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._become(pickle.loads(state["parts"]))
+
+    def _become(self, parts: Mapping[str, Any]) -> None:
+        vars(self).update(parts)
+        self._lock = lock()
 
     @property
     def lengths(self) -> Tensor:
@@ -59,6 +88,7 @@ class Pairs:
         """Bytes of keys, values and ids in all N slots; an index comes on top."""
         return self.keys.nbytes + self.values.nbytes + self.ids.nbytes
 
+    @alone
     def add(self, keys: Tensor, values: Tensor, *, lengths: Tensor | None = None) -> Tensor:
         """Append pairs; where a row is full, its first pairs make room.
 
@@ -93,6 +123,7 @@ class Pairs:
         self._used = max(self._used, int(self._held.max(initial=0)))
         return given.to(self.ids.device)
 
+    @alone
     def overwrite(self, ids: Tensor, keys: Tensor, values: Tensor) -> None:
         """Replace pairs, which keep their ids and their places in the order.
 
@@ -117,6 +148,7 @@ class Pairs:
             raise ValueError(f"ids must differ within a row; got {got} twice")
         self._put(row.cpu().numpy(), slot.cpu().numpy(), *new)
 
+    @alone
     def delete(self, ids: Tensor) -> None:
         """Forget pairs, whose keys and values become 0; (B, ...) integers, -1 for none.
 
@@ -127,6 +159,7 @@ class Pairs:
             TypeError: ids of another dtype.
             ValueError: wrong shape, or an id that is not held.
         """
+        _check_plain(ids)
         slots = self._slots(ids)
         row, pair = (slots >= 0).nonzero(as_tuple=True)
         both = row * self.ids.shape[1] + slots[row, pair]  # an id may come twice
@@ -136,6 +169,7 @@ class Pairs:
         self._held = self._held - np.bincount(row, minlength=len(self._held))
         self._ring = self._ring and not len(row)
 
+    @alone
     def get(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return the keys (..., M) and values (..., V) of ids, (B, ...) integers; 0 for -1.
 
@@ -217,6 +251,7 @@ class Pairs:
 
     def _check_pairs(self, keys: Tensor, values: Tensor, lengths: Tensor | None) -> Ints:
         """Refuse pairs that do not fit; return how many each row has."""
+        _check_plain(keys, values)
         checks.tensor("keys", keys)
         self._check_values("values", values)
         batch, pairs = len(self.ids), keys.shape[1] if keys.ndim > 1 else 0
@@ -237,6 +272,21 @@ class Pairs:
         if isinstance(values, Tensor) and values.dtype in (torch.int64, torch.int32):
             return
         checks.tensor(name, values)
+
+
+def _check_plain(*given: object) -> None:
+    """Refuse what stands for a tensor while torch works on a function instead of running it."""
+    transformed = torch._C._functorch.is_functorch_wrapped_tensor
+    for x in given:
+        traced = isinstance(x, FakeTensor)
+        # torch.compile, which runs what it does not understand, does not understand this either
+        if traced or (
+            not torch.compiler.is_compiling() and isinstance(x, Tensor) and transformed(x)
+        ):
+            raise RuntimeError(
+                "a store is changed in place, which cannot be where torch.func transforms or "
+                "torch.export traces a function"
+            )
 
 
 def _longer(buffer: Tensor, slots: int) -> Tensor:

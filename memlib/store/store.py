@@ -11,6 +11,7 @@ from memlib import _checks as checks
 from memlib.attention.verbs import MEASURES, Measure, _attend, _read, _readable
 from memlib.store import files
 from memlib.store.indexes import BACKENDS, Backend, Search, filled
+from memlib.store.locks import alone
 from memlib.store.pairs import Ints, Pairs
 
 OPTIONS = ("width", "value_width", "capacity", "measure", "backend", "effort", "links")
@@ -38,6 +39,13 @@ class Store(Pairs):
 
     faiss keeps the keys of each row once more, in float32 on the CPU. Its index is built by the
     first search and catches up by the next. Where it finds too few, the search is exact.
+
+    Threads may share a store: they take turns, so that none sees half of what another does. (What
+    is done to `keys`, `values` and `ids` themselves is not guarded.) `copy.copy`, `copy.deepcopy`,
+    `pickle` and a worker process get a whole store, index and all, of their own. Into a file it
+    goes by `save` and `open`; `torch.load` with ``weights_only`` refuses a pickle of it. Where
+    `torch.func` transforms or `torch.export` traces a function, an exact store can be read; a
+    search by faiss and a change in place are refused.
 
     Args:
         width: width M of a key.
@@ -104,6 +112,7 @@ class Store(Pairs):
         self.links = checks.integer("links", links, 2)
         self._search = Search(backend, len(self.keys), self.width, measure, self.links)
 
+    @alone
     def address(
         self, query: Tensor, k: int, *, strength: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
@@ -144,6 +153,7 @@ class Store(Pairs):
         self, query: Tensor, k: int, *, strength: float | Tensor = ..., need_weights: bool
     ) -> Tensor | tuple[Tensor, Tensor, Tensor]: ...
 
+    @alone
     def read(
         self,
         query: Tensor,
@@ -183,6 +193,7 @@ class Store(Pairs):
         checks.finite(value, query=query, strength=strength)
         return (value, self._named(slots), weights) if need_weights else value
 
+    @alone
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the store, with the indexes it has, to a safetensors file: whole, or not at all.
 
@@ -205,6 +216,9 @@ class Store(Pairs):
     ) -> "Store":
         """Read a store from its file.
 
+        An index that cannot be read here, as one of a newer faiss, is built anew by the first
+        search.
+
         Args:
             path: of the file.
             width: what it must be; None for any.
@@ -222,7 +236,7 @@ class Store(Pairs):
         options |= {"dtype": tensors["keys"].dtype, "value_dtype": tensors["values"].dtype}
         store = cls(**options | ({"backend": backend} if backend else {}))
         store._restore(tensors, ring)
-        store._search.restore(tensors)
+        store._search.restore(tensors, store.ids)
         return store
 
     def _address(self, query: Tensor, k: int, strength: float | Tensor) -> tuple[Tensor, Tensor]:

@@ -14,16 +14,20 @@ import torch
 from torch import Tensor
 
 from memlib import _checks as checks
+from memlib._files import plain
 
 Sentence = tuple[str, ...]
 WORD = re.compile(r"[^\s.,?!]+")
 PADDING = ""  # word 0
+MARK = "\ufeff"  # with which editors on Windows begin a file
+DIGITS = 10  # no story is so long that the number of a line has as many
 
 
 class BabiError(ValueError):
     """A file that is not what it should be; says which line and what is wrong."""
 
 
+@plain
 class Question(NamedTuple):
     """A question with the story told before it.
 
@@ -42,6 +46,7 @@ class Question(NamedTuple):
     task: int = 0
 
 
+@plain
 class QuestionBatch(NamedTuple):
     """Questions with their stories, padded with word 0.
 
@@ -56,6 +61,7 @@ class QuestionBatch(NamedTuple):
     answer: Tensor
 
 
+@plain
 class RaggedBatch(NamedTuple):
     """The same without empty sentences.
 
@@ -77,7 +83,8 @@ def read_babi(path: str | Path, *, task: int = 0) -> list[Question]:
 
     Every line is a number, counted from 1 in each story, and a sentence; a question has after it,
     behind tabs, the answer and the numbers of the supporting sentences. Words are lower-case and
-    free of punctuation.
+    free of punctuation. What editors add, a byte-order mark, carriage returns and empty lines at
+    the end, is passed over.
 
     Args:
         path: of the file, UTF-8.
@@ -107,20 +114,21 @@ def read_babi(path: str | Path, *, task: int = 0) -> list[Question]:
     path, task = Path(path), checks.integer("task", task, 0)
     questions: list[Question] = []
     story: list[Sentence] = []
-    where: dict[int, int] = {}  # number of a line -> index into the story
+    where: dict[int | None, int] = {}  # number of a line -> index into the story
     before = 0
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_bytes().decode().removeprefix(MARK)
     except UnicodeDecodeError as error:
         raise BabiError(
             f"{path.name} must be UTF-8; {error.reason} at byte {error.start}"
         ) from None
+    lines = text.rstrip().splitlines()
     for at, line in enumerate(lines, 1):
         try:
             head, _, rest = line.strip().partition(" ")
-            if not head.isascii() or not head.isdigit():
+            number = _number(head)
+            if number is None:
                 raise BabiError(f"must begin with a number and a space; got {line[:40]!r}")
-            number = int(head)
             if number == 1:
                 story, where = [], {}
             elif number != before + 1:
@@ -148,20 +156,28 @@ def _words(text: str) -> Sentence:
     return words
 
 
-def _fields(fields: Sequence[str], where: dict[int, int]) -> tuple[str, tuple[int, ...]]:
+def _fields(fields: Sequence[str], where: dict[int | None, int]) -> tuple[str, tuple[int, ...]]:
     """Read what stands behind the tabs of a question."""
     if len(fields) > 2:
         raise BabiError(f"must have at most 2 tabs; got {len(fields)}")
     answer = ",".join(part.strip() for part in fields[0].lower().split(","))
     if not answer.strip(","):
         raise BabiError("must have an answer behind the first tab; got none")
-    numbers = fields[1].split() if len(fields) > 1 else []
-    for number in numbers:
-        if not number.isdigit() or int(number) not in where:
-            raise BabiError(f"must support itself by earlier sentences of its story; got {number}")
-    return answer, tuple(where[int(number)] for number in numbers)
+    supporting = []
+    for number in fields[1].split() if len(fields) > 1 else ():
+        if (place := where.get(_number(number))) is None:
+            rule = "must support itself by earlier sentences of its story"
+            raise BabiError(f"{rule}; got {number[:40]}")
+        supporting.append(place)
+    return answer, tuple(supporting)
 
 
+def _number(digits: str) -> int | None:
+    """Return the number of a line, if it is one; other scripts have digits too."""
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < DIGITS else None
+
+
+@plain
 class Vocabulary:
     """Words by number: 0 is padding, then the answers, then all other words.
 
@@ -254,6 +270,7 @@ class Vocabulary:
         return Stories(table, index, asked.long(), answer.long(), task.long())
 
 
+@plain
 class Stories(NamedTuple):
     """Many questions in few numbers: every sentence is stored once, stories point to them.
 

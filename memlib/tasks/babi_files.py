@@ -60,7 +60,8 @@ def find_babi(
     Raises:
         BabiError: the archive is not what it should be; it has been removed.
         ConnectionError: the download failed; what has come is kept.
-        FileNotFoundError: nothing found; names where.
+        FileNotFoundError: nothing found; names where. Or, to download, no home and no
+            ``XDG_CACHE_HOME``.
         ValueError: an unknown set.
 
     Source:
@@ -80,7 +81,7 @@ def find_babi(
     """
     if subset is not None:
         checks.choice("subset", subset, SETS)
-    places = _places() if path is None else {"path": Path(path).expanduser()}
+    places = _places() if path is None else {"path": _expanded(path)}
     for place in places.values():
         if place and (found := _find(place, subset)):
             return found
@@ -143,12 +144,22 @@ def _is(file: Path, task: int, split: str) -> bool:
 def _places() -> dict[str, Path | None]:
     """Return where to look without a path, in order."""
     told = os.environ.get("MEMLIB_DATA")
-    return {"MEMLIB_DATA": Path(told).expanduser() if told else None, "the cache": _cache()}
+    return {"MEMLIB_DATA": _expanded(told) if told else None, "the cache": _cache()}
 
 
-def _cache() -> Path:
+def _cache() -> Path | None:
+    """Return the folder for downloads; none where there is no home, and no other is named."""
     told = Path(os.environ.get("XDG_CACHE_HOME", ""))  # to be ignored unless absolute, by its rules
-    return (told if told.is_absolute() else Path.home() / ".cache") / "memlib" / "babi"
+    folder = told if told.is_absolute() else _expanded("~/.cache")
+    return folder / "memlib" / "babi" if folder.is_absolute() else None
+
+
+def _expanded(path: str | Path) -> Path:
+    """Return a path with the home in the place of ``~``, if there is a home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def _find(place: Path, subset: str | None) -> Path | None:
@@ -162,6 +173,10 @@ def _find(place: Path, subset: str | None) -> Path | None:
 def _download(subset: str) -> Path:
     """Bring a set into the cache, whole or not at all."""
     cache = _cache()
+    if cache is None:
+        raise FileNotFoundError(
+            "a download needs a folder; there is no home: set XDG_CACHE_HOME to an absolute path"
+        )
     cache.mkdir(parents=True, exist_ok=True)
     archive = cache / URL.rpartition("/")[2]
     if not archive.exists():  # it is kept, for the other sets

@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memlib import _checks as checks
+from memlib._files import plain
 
 
+@plain
 class Batch(NamedTuple):
     """Sequences of bits to be predicted, for B rows of at most T steps.
 

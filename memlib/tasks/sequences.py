@@ -6,8 +6,10 @@ import torch
 from torch import Generator, Tensor
 
 from memlib import _checks as checks
+from memlib._files import plain
 
 
+@plain
 class Tokens(NamedTuple):
     """Sequences of tokens to be predicted, for B rows of T steps.
 

@@ -12,6 +12,8 @@ from memlib.tasks.ngrams import ngrams
 class Task:
     """A generator of batches at the sizes of the paper, and what to expect of it.
 
+    It is kept by its name: ``TASKS[name]`` is the task.
+
     Attributes:
         name: as in `TASKS`.
         generate: ``generate(batch_size, *, generator, device, dtype, **sizes)`` -> `Batch`.

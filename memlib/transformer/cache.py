@@ -67,6 +67,9 @@ class KVCache(nn.Module):
 
     Note:
         Gradients flow through the tokens of one call and never into those of earlier calls.
+        It has no parameters: `DistributedDataParallel` finds nothing to do and refuses it alone.
+        It is changed in place, and `torch.func.vmap` refuses that; `torch.export` takes it as a
+        part of a module. `copy.copy` shares its buffers, as of any module.
 
     Example:
         >>> import torch
@@ -124,6 +127,15 @@ class KVCache(nn.Module):
         self.register_buffer("lengths", torch.zeros(batch_size, **where))
         self._known = [0, 0, 0, 0]  # which lengths, in which version, have what bounds
         self._replayed = False  # whether a CUDA graph changes the lengths and not their version
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        nn.Module.__setstate__(self, state)
+        self._known = [0, 0, 0, 0]  # of a tensor that is another one here
+
+    def reset_parameters(self) -> None:
+        """Forget all tokens; it is also what `torch.nn.utils.skip_init` leaves to be done."""
+        for buffer in self.buffers():
+            buffer.zero_()
 
     @property
     def nbytes(self) -> int:

@@ -5,9 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from memlib._files import plain
 from memlib.transformer.positions import _next, _take, _tokens_first
 
 
+@plain
 class SegmentMemory(NamedTuple):
     r"""What a layer was given in the segment before, for it to read again; without gradient.
 

@@ -838,7 +838,7 @@ REFUSALS = [
     (from_state(precedence=1), TypeError, "state.precedence must be a torch.Tensor; got int"),
     (from_state(precedence=begun.precedence * NAN), ValueError, "precedence must be finite where it is read; got NaN at (0, 0, 0)"),
     (from_state(cell=torch.ones(2, 3)), ValueError, "state.cell must have shape (B, D) with B = 2, D = 2; got (2, 3)"),
-    (lambda: dnc(xs, lengths=[1, 2]), TypeError, "lengths must be an int64 tensor; got list"),
+    (lambda: dnc(xs, lengths=[1, 2]), TypeError, "lengths must be an int32 or int64 tensor; got list"),
     (lambda: dnc(xs, lengths=torch.tensor([1, 4])), ValueError, "lengths must be in [0, 3]; got 4"),
     (lambda: dnc(xs, checkpoint_every=0), ValueError, "checkpoint_every must be at least 1; got 0"),
     (lambda: dnc(xs, checkpoint_every=2.0), TypeError, "checkpoint_every must be an integer; got float"),

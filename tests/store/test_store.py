@@ -696,7 +696,7 @@ def test_a_save_that_fails_loses_nothing(tmp_path, monkeypatch):
     after = contents(store)
     # the folders above tmp_path are root's alone
     monkeypatch.chdir(folder)
-    with read_only(folder), pytest.raises(PermissionError, match=r"\.store\..*partial"):
+    with read_only(folder), pytest.raises(PermissionError, match="'store'"):
         store.save("store")
     with full_disk(500), pytest.raises(OSError, match=r"store could not be written: .*too large"):
         store.save("store")

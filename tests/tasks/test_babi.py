@@ -42,6 +42,14 @@ def test_a_file_in_full(write):
     assert (third.answer, third.supporting) == ("yes", ())
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("last", ["", "\n", "\n\n", "\n \t\n", "\n\n\n   "])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_what_editors_add_does_not_matter(write, mark, end, last):
+    text = mark + (STORY.rstrip() + last).replace("\n", end)
+    assert read_babi(write(text.encode())) == read_babi(write(STORY))
+
+
 def test_line_ends_and_a_missing_last_one_do_not_matter(write):
     expected = read_babi(write(STORY))
     assert read_babi(write(STORY.replace("\n", "\r\n"))) == expected
@@ -50,7 +58,16 @@ def test_line_ends_and_a_missing_last_one_do_not_matter(write):
 
 BAD = [
     ("x Mary went.\n", r"line 1: must begin with a number and a space; got 'x Mary went.'"),
-    ("1 Mary went.\n\n", "line 2: must begin with a number"),
+    ("1 Mary went.\n\n2 Where?\thome\t1\n", "line 2: must begin with a number.*; got ''"),
+    ("² Mary went.\n", r"line 1: must begin with a number and a space; got '² Mary went.'"),
+    ("1 Mary.\n٢ Where?\thome\t1\n", r"line 2: must begin with a number and a space; got '٢ Wh"),
+    (f"{'9' * 5000} Mary.\n", rf"line 1: must begin with a number and a space; got '{'9' * 40}'$"),
+    ("1 Mary went.\n\ufeff2 Where?\thome\t1\n", "line 2: must begin with a number"),
+    ("1 Mary went.\n2 Where?\thome\t²\n", "line 2: must support itself by earlier.*; got ²"),
+    ("1 Mary went.\n2 Where?\thome\t１\n", "line 2: must support itself by earlier.*; got １"),
+    (f"1 A.\n2 B?\tc\t{'1' * 5000}\n", rf"line 2: must support itself by.*; got {'1' * 40}$"),
+    (b"\xef\xbb\xbf1 M\xffry went.\n", "must be UTF-8; invalid start byte at byte 6"),
+    ("1 Mary went.\n".encode("utf-16"), "must be UTF-8; invalid start byte at byte 0"),
     ("1 Mary went.\n3 Where?\thome\t1\n", "line 2: must be number 2 of its story, or 1; got 3"),
     ("2 Mary went.\n", "line 1: must be number 1 of its story, or 1; got 2"),
     ("1 ...\n", r"line 1: must hold a word; got '...'"),

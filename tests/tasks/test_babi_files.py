@@ -168,6 +168,48 @@ def test_home_stands_in_for_the_cache_and_for_a_tilde(monkeypatch, tmp_path):
     assert find_babi() == mine
 
 
+@pytest.fixture
+def homeless(monkeypatch):
+    """No home: HOME is not set, and the user has no entry among the users."""
+    pwd = pytest.importorskip("pwd")
+
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(pwd, "getpwnam", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(RuntimeError):
+        Path.home()
+
+
+def test_without_a_home_all_other_places_are_looked_in(homeless, monkeypatch, tmp_path):
+    folder = place(tmp_path / "data/en")
+    assert find_babi(folder) == find_babi(tmp_path / "data") == folder
+    for told in (folder, tmp_path / "data"):
+        monkeypatch.setenv("MEMLIB_DATA", str(told))
+        assert find_babi() == folder
+    monkeypatch.delenv("MEMLIB_DATA")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cached = place(tmp_path / "memlib/babi/en")
+    assert find_babi() == cached
+
+
+def test_without_a_home_nothing_is_found_in_it(homeless, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for told in ("", "~/mine", "~nobody/mine"):
+        monkeypatch.setenv("MEMLIB_DATA", told)
+        looked = f"MEMLIB_DATA, {told or 'not set'}; the cache, not set"
+        with pytest.raises(FileNotFoundError, match=looked):
+            find_babi()
+        with pytest.raises(FileNotFoundError, match="set XDG_CACHE_HOME to an absolute path"):
+            find_babi(download=True)
+    with pytest.raises(FileNotFoundError, match="looked in: path, ~/mine"):
+        find_babi("~/mine")
+    assert names(tmp_path) == []
+
+
 def test_nothing_found_says_where_and_how_to_get_it(monkeypatch, tmp_path, cache):
     with pytest.raises(FileNotFoundError) as caught:
         find_babi()

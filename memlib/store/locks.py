@@ -1,0 +1,51 @@
+"""One lock a store: what is done to it is done whole, whichever threads are at it."""
+
+import os
+import threading
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
+from weakref import WeakValueDictionary
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_locks: "WeakValueDictionary[int, Any]" = WeakValueDictionary()
+_held: list[Any] = []  # while the process forks
+
+
+def lock() -> Any:
+    """Return a new lock, which a thread that holds it may take again."""
+    made = threading.RLock()
+    _locks[id(made)] = made
+    return made
+
+
+def alone(method: F) -> F:
+    """Let a method run while no other thread runs such a method of the same object."""
+
+    @wraps(method)
+    def wait(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return cast(F, wait)
+
+
+# A process that forks while another thread changes a store would hand down half a change, and a
+# lock that nobody is there to open: so it waits until all stores are whole.
+
+
+def _close() -> None:
+    _held.extend(made for reference in _locks.valuerefs() if (made := reference()) is not None)
+    for made in _held:
+        made.acquire()
+
+
+def _open() -> None:
+    for made in _held:
+        made.release()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_close, after_in_parent=_open, after_in_child=_open)
