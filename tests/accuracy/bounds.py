@@ -38,6 +38,8 @@ WEIGHT = "of every weight above 1e-6"
 READ = "of the sum of w |v|"
 SOFTMAX = "while a strength times a score stays below 100"
 
+MODULE = 2e-6, 1e-1, 1e-2  # sixteen roundings
+
 BOUNDS = {
     "similarity": Bound(1e-5, 8e-3, 1e-3, "of the sum of |q k|, of 1 or of the distance"),
     "address": Bound(1e-4, 8e-3, 1e-3, f"{WEIGHT} {SOFTMAX}"),
@@ -58,6 +60,20 @@ BOUNDS = {
     "Store.address": Bound(1e-4, 8e-3, 1e-3, f"{WEIGHT} {SOFTMAX}"),
     "Store.read": Bound(1e-4, 2e-2, 2e-3, f"{READ} {SOFTMAX}"),
     "knn_lm": Bound(1e-4, 1e-2, 2e-3, f"of 1 + |log p| {SOFTMAX}"),
+    "position_encoding": Bound(1e-6, 1e-6, 1e-6, "of 1"),
+    **{
+        name: Bound(*MODULE, "of the largest result, times its condition", module=True)
+        for name in (
+            "Head.forward",
+            "NTMCell.forward",
+            "DNCCell.forward",
+            "MemN2N.forward",
+            "MemoryAttention.forward",
+            "FeedForward.forward",
+            "Decoder.forward",
+            "MemorizingAttention.forward",
+        )
+    },
 }
 
 # Of a gradient, relative to the sum of the sizes of its terms. Half precision rounds them on

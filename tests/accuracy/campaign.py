@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import draws, gates, memories, table, truth, verbs  # noqa: F401  (they fill the table)
+from . import draws, gates, layers, machines, memories, table, truth, verbs  # noqa: F401
 from .bounds import BOUNDS, GRADIENT
 from .draws import DTYPES, Tensors
 
@@ -49,7 +49,7 @@ def drawn(name: str, dtype: str, seed: int) -> Example:
     """The example that a seed stands for."""
     subject = table.SUBJECTS[name]
     rng = draws.random(name + dtype, seed)
-    letters = set(" ".join(subject.shapes.values()).split())
+    letters = set(" ".join(subject.shapes.values()).split()) or set(draws.COUNTS)
     tensors, options = subject.draw(rng, dtype, draws.sizes(rng, letters))
     tensors = draws.restride(tensors, str(rng.choice(draws.STRIDES)))
     return Example(name, dtype, tensors, options, f'drawn("{name}", "{dtype}", {seed}),')
@@ -168,11 +168,9 @@ def slopes(
     told: truth.Truth,
 ) -> list[Error]:
     """Hold the gradients of a weighed sum of the results against those in float64."""
-    pairs = [
-        (found, wanted)
-        for found, wanted in zip(got, told.results, strict=False)
-        if found.requires_grad and wanted.value.requires_grad
-    ]
+    both = list(zip(got, told.results, strict=False))
+    which = [i for i, (x, y) in enumerate(both) if x.requires_grad and y.value.requires_grad]
+    pairs = [both[i] for i in which]
     if not pairs:
         return []
     rng = torch.Generator().manual_seed(len(example.source))
@@ -195,7 +193,9 @@ def slopes(
     if told.slopes:
         sizes = told.slopes(wide)
     else:
-        sizes = moved(example, {n: exact[n] for n in names}, right, wide, reach)
+        loud = max(float((g.abs() * w.size).max()) for g, (_, w) in zip(wide, pairs, strict=True))
+        floor = loud * (1 + reach)
+        sizes = moved(example, {n: exact[n] for n in names}, right, wide, which, floor)
     limit = GRADIENT[example.dtype] + 10 * truth.ROUNDING * reach
     number = torch.finfo(dtype)
     errors = []
@@ -229,23 +229,24 @@ def moved(
     exact: Tensors,
     right: Sequence[Tensor | None],
     weighed: Sequence[Tensor],
-    reach: float,
+    which: Sequence[int],
+    floor: float,
 ) -> Tensors:
     """What gradients are relative to where no formula says it.
 
     That is the largest of its tensor, and how far rounding each argument would move it.
     """
     subject = table.SUBJECTS[example.name]
-    dtype = DTYPES[example.dtype] if BOUNDS[example.name].module else torch.float32
-    rounding = 10 * torch.finfo(dtype).eps / GRADIENT[example.dtype]
+    module = BOUNDS[example.name].module
+    eps = 3 * torch.finfo(DTYPES[example.dtype]).eps if module else torch.finfo(torch.float32).eps
+    rounding = 10 * eps / GRADIENT[example.dtype]
     rng = torch.Generator().manual_seed(1)
     step = 1e-6
-    loud = max([float(g.abs().max()) for g in weighed if g.numel()], default=0.0)
     sizes = {}
     for name, x in exact.items():
         large = float(x.detach().abs().max()) if x.numel() else 1.0
         per = large if large > 1e3 else min(max(large, 1e-37), 1.0)
-        sizes[name] = torch.full_like(x.detach(), rounding * (1 + reach) * loud / per)
+        sizes[name] = torch.full_like(x.detach(), rounding * floor / per)
     for _ in range(2):
         near = {
             n: x.detach().double() if x.is_floating_point() else x
@@ -255,7 +256,7 @@ def moved(
             sign = torch.randint(0, 2, x.shape, generator=rng) * 2 - 1
             near[name] = (x.detach() * (1 + step * sign)).clamp(*span(x)).requires_grad_()
         told = subject.truth(near, example.options, None)
-        results = [r.value for r in told.results if r.value.requires_grad]
+        results = [told.results[i].value for i in which]
         there = torch.autograd.grad(
             results, [near[n] for n in exact], list(weighed), allow_unused=True
         )
@@ -268,8 +269,8 @@ def moved(
 
 def span(x: Tensor) -> tuple[float, float]:
     """What an argument of this kind may be: what lies in [0, 1] stays there."""
-    low, high = x.detach().amin(), x.detach().amax()
-    return (0.0, 1.0) if low >= 0 and high <= 1 else (-math.inf, math.inf)
+    inside = x.numel() and x.detach().amin() >= 0 and x.detach().amax() <= 1
+    return (0.0, 1.0) if inside else (-math.inf, math.inf)
 
 
 def failing(example: Example) -> Error | None:
@@ -279,9 +280,9 @@ def failing(example: Example) -> Error | None:
 
 
 def shrink(example: Example) -> Example:
-    """A smaller example that fails too."""
+    """A smaller example that fails too; the sizes of a module stay."""
     shapes = table.SUBJECTS[example.name].shapes
-    again = True
+    again = bool(shapes)
     while again:
         again = False
         for letter, size in table.SUBJECTS[example.name].sizes(example.tensors).items():
