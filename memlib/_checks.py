@@ -164,8 +164,8 @@ def has_nan(value: Tensor) -> bool:
     """Whether an eager tensor holds NaN; False while compiling, on meta or under vmap."""
     if torch.compiler.is_compiling():
         return False
-    # NaN survives a sum, the cheaper pass; so does the difference of two infinities
-    return anywhere(value.sum().isnan()) and anywhere(value.isnan())
+    # the difference of two infinities is NaN, too
+    return math.isnan(_total(value)) and anywhere(value.isnan())
 
 
 def anywhere(condition: Tensor) -> bool:
@@ -179,15 +179,32 @@ def anywhere(condition: Tensor) -> bool:
 
 
 def finite(result: Tensor, **inputs: Tensor | float | None) -> None:
-    """Refuse a result that holds NaN, naming the argument that brought it."""
-    if not has_nan(result):
+    """Refuse a result that holds NaN, or infinity from finite inputs; names what brought it."""
+    if torch.compiler.is_compiling() or math.isfinite(_total(result)):
+        return
+    nan = anywhere(result.isnan())
+    if not nan and not anywhere(result.isinf()):  # the sum alone overflowed
         return
     for bad, test in (("NaN", torch.isnan), ("infinity", torch.isinf)):
         for name, value in inputs.items():
             found = test(value).nonzero().tolist() if isinstance(value, Tensor) else []
-            if found:
+            if found and nan:
                 index = tuple(found[0])
                 raise ValueError(f"{name} must be finite where it is read; got {bad} at {index}")
+            if found:  # and so is what came of it
+                return
     raise ValueError(
-        f"{', '.join(inputs)} must be small enough for {result.dtype}; the result overflowed to NaN"
+        f"{', '.join(inputs)} must be small enough for {result.dtype}; "
+        f"the result overflowed to {'NaN' if nan else 'infinity'}"
     )
+
+
+def _total(value: Tensor) -> float:
+    """Return the sum of an eager tensor, the cheapest pass that NaN and infinity both show in."""
+    if value.is_meta:
+        return 0.0
+    kind = torch.float32 if value.dtype in (torch.float16, torch.bfloat16) else None
+    try:
+        return value.sum(dtype=kind).item()
+    except RuntimeError:  # vmap forbids looking at values
+        return 0.0

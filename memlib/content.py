@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from memlib import _checks as checks
+from memlib.attention.distance import wide
 from memlib.attention.verbs import _attend, _hide, _write
 
 
@@ -116,20 +117,22 @@ class Hopfield(nn.Module):
             True
         """
         _check(query, patterns, mask)
-        patterns, _ = _hide(mask, patterns)
-        scores = self.strength * (query @ patterns.mT)  # (..., L, N)
-        norms = patterns.square().sum(dim=-1).unsqueeze(-2).expand_as(scores)
+        hidden, _ = _hide(mask, patterns)
+        state, stored = wide(query), wide(hidden)  # a small difference of great numbers
+        at_rest = state.square().sum(dim=-1) / 2
+        scores = self.strength * (state @ stored.mT)  # (..., L, N)
+        if patterns.shape[-2] == 0:
+            return at_rest.expand(scores.shape[:-1]).to(query.dtype)
         readable = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask
         readable = readable.expand_as(scores)
         count = readable.sum(dim=-1)
-        at_rest = query.square().sum(dim=-1) / 2
-        if patterns.shape[-2] == 0:
-            return at_rest.expand(scores.shape[:-1])
-        log_sum = scores.masked_fill(~readable, torch.finfo(scores.dtype).min).logsumexp(dim=-1)
+        readable = readable | (count == 0).unsqueeze(-1)  # then it does not matter
+        log_sum = scores.masked_fill(~readable, -torch.inf).logsumexp(dim=-1)
+        norms = stored.square().sum(dim=-1).unsqueeze(-2).expand_as(scores)
         farthest = norms.masked_fill(~readable, 0).amax(dim=-1)
         log_count = count.clamp_min(1).to(scores.dtype).log()
-        stored = (log_count - log_sum) / self.strength + farthest / 2
-        energy = stored.masked_fill(count == 0, 0) + at_rest
+        well = (log_count - log_sum) / self.strength + farthest / 2
+        energy = (well.masked_fill(count == 0, 0) + at_rest).to(query.dtype)
         checks.finite(energy, query=query, patterns=patterns)
         return energy
 

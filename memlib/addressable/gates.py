@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memlib import _checks as checks
-from memlib.attention.verbs import _address
+from memlib.attention.verbs import _address, _single
 
 
 class Gates(NamedTuple):
@@ -329,8 +329,9 @@ def _shift(weights: Tensor, shift: Tensor) -> Tensor:
 def _sharpen(weights: Tensor, sharpening: float | Tensor) -> Tensor:
     # w^γ / Σ w^γ = softmax(γ log w), which has nothing to divide and a cheap gradient
     empty, number = weights == 0, torch.finfo(weights.dtype)
-    logs = weights.masked_fill(empty, number.tiny * number.eps).log()
-    return (_for_slots(sharpening) * logs).softmax(dim=-1).masked_fill(empty, 0)
+    logs = _single(weights).masked_fill(empty, number.tiny * number.eps).log()
+    sharp = (_for_slots(sharpening) * logs).softmax(dim=-1).masked_fill(empty, 0)
+    return sharp if sharp.dtype == weights.dtype else sharp.to(weights.dtype)
 
 
 def _for_slots(gate: float | Tensor) -> float | Tensor:

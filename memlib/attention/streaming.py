@@ -4,19 +4,19 @@ PyTorch's scaled_dot_product_attention streams over blocks of slots, but on the 
 its work out by batch row and block of queries alone, so that few queries of a large memory keep
 one core busy. Here such a read is split over the slots too: each part returns its own softmax
 and log-sum-exp, and the softmax of the latter combines the parts (Milakov and Gimelshein 2018,
-arXiv 1805.02867, section 3).
+arXiv 1805.02867, section 3). Scores that are no dot product pass by in blocks the same way.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from memlib import _checks as checks
+from memlib.attention.distance import blocks, is_traced, wide
 
 QUERY_BLOCK = 32  # queries that one task of PyTorch's CPU kernel handles
 SLOTS_WORTH_SPLITTING = 8192  # below this the second core costs more than it gives
@@ -27,7 +27,9 @@ _forward: Any = getattr(torch.ops.aten, _KERNEL, None)
 _backward: Any = getattr(torch.ops.aten, _KERNEL + "_backward", None)
 
 
-def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+def attend(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, scale: float = 1.0
+) -> Tensor:
     """(..., L, M), (..., N, M), (..., N, V) -> (..., L, V); arguments are trusted."""
     lead = checks.broadcast(query.shape[:-2], keys.shape[:-2], values.shape[:-2])
     shape = (*lead, query.shape[-2], values.shape[-1])
@@ -43,7 +45,43 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = No
     if mask is not None:
         shared = mask.shape[:-2].numel() == 1  # stays small: SDPA makes floats of it
         mask = mask.reshape(1, 1, -1, mask.shape[-1]) if shared else _four_dimensional(mask, lead)
-    return _widen_and_attend(query, keys, values, mask)[..., : shape[-1]].reshape(shape)
+    return _widen_and_attend(query, keys, values, mask, scale)[..., : shape[-1]].reshape(shape)
+
+
+def attend_by(
+    score: Callable[[Tensor, Tensor, Tensor], Tensor],
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    strength: float | Tensor,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """The same by strength (..., L) times a score: (B, L, M), (B, n, M), (B, L, 1) -> (B, L, n)."""
+    lead = checks.broadcast(query.shape[:-2], keys.shape[:-2], values.shape[:-2])
+    shape = (*lead, query.shape[-2], values.shape[-1])
+    if 0 in (*shape, keys.shape[-2]):
+        return (query @ keys.mT).softmax(dim=-1) @ values
+    if not isinstance(strength, Tensor):
+        strength = torch.full_like(wide(query[..., 0]), strength)
+    strength = strength.unsqueeze(-1).expand(*lead, query.shape[-2], 1)
+    if _is_shared(keys, values, mask):
+        query, strength = (x.expand(*lead, *x.shape[-2:]) for x in (query, strength))
+        query, strength = (x.reshape(1, -1, x.shape[-1]) for x in (query, strength))
+        keys, values = (x.reshape(1, *x.shape[-2:]) for x in (keys, values))
+        mask = None if mask is None else mask.reshape(1, 1, -1)
+    else:
+        query, strength, keys, values = (
+            x.expand(*lead, *x.shape[-2:]).reshape(-1, *x.shape[-2:])
+            for x in (query, strength, keys, values)
+        )
+        if mask is not None:
+            mask = mask if mask.ndim > 1 else mask.unsqueeze(0)
+            alone = mask.shape[:-2].numel() == 1
+            mask = mask if alone else mask.expand(*lead, *mask.shape[-2:])
+            mask = mask.reshape(-1, *mask.shape[-2:])
+    streamed: Any = _Streamed.apply
+    value: Tensor = streamed(score, query, keys, values, strength, mask)
+    return value.reshape(shape)
 
 
 def _is_shared(keys: Tensor, values: Tensor, mask: Tensor | None) -> bool:
@@ -58,7 +96,9 @@ def _four_dimensional(x: Tensor, lead: Sequence[int]) -> Tensor:
     return x.flatten(0, -4)
 
 
-def _widen_and_attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+def _widen_and_attend(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float
+) -> Tensor:
     if query.device.type == "cpu" and (extra := values.shape[-1] - query.shape[-1]):
         # the CPU kernel wants one width; with two, SDPA would build the scores
         query, keys = (F.pad(x, (0, max(extra, 0))) for x in (query, keys))
@@ -68,19 +108,20 @@ def _widen_and_attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor 
         x if x.stride(-1) == 1 else x.contiguous() for x in (query, keys, values)
     )
     if mask is None and (parts := _parts(query, keys)) > 1:
-        split: Tensor = _Split.apply(query, keys, values, parts)  # type: ignore[no-untyped-call]
-        return split
+        split: Any = _Split.apply
+        whole: Tensor = split(query, keys, values, parts, scale)
+        return whole
     if mask is None and query.device.type == "cpu" and keys.shape[-2] < VECTOR:
         # over less than a vector the CPU kernel takes NaN scores for -inf; with a mask it does not
         mask = torch.ones(1, 1, 1, keys.shape[-2], dtype=torch.bool, device=query.device)
-    return F.scaled_dot_product_attention(query, keys, values, mask, scale=1.0)
+    return F.scaled_dot_product_attention(query, keys, values, mask, scale=scale)
 
 
 def _parts(query: Tensor, keys: Tensor) -> int:
     """How many parts of the slots keep every core busy."""
-    if query.device.type != "cpu" or torch.compiler.is_compiling() or _forward is None:
+    if query.device.type != "cpu" or _forward is None:
         return 1
-    if torch._C._are_functorch_transforms_active() or torch.is_autocast_enabled("cpu"):
+    if is_traced() or torch.is_autocast_enabled("cpu"):
         return 1  # _Split has no rules for these
     if keys.shape[-2] < SLOTS_WORTH_SPLITTING:
         return 1
@@ -92,34 +133,136 @@ class _Split(torch.autograd.Function):
     """SDPA of (B, H, L, M), (B, H, N, M), (B, H, N, M) in `parts` parts of the slots."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, keys: Tensor, values: Tensor, parts: int) -> Tensor:
-        pieces = [_forward(*piece, scale=1.0) for piece in _pieces(query, keys, values, parts)]
+    def forward(
+        ctx: Any, query: Tensor, keys: Tensor, values: Tensor, parts: int, scale: float
+    ) -> Tensor:
+        pieces = [_forward(*piece, scale=scale) for piece in _pieces(query, keys, values, parts)]
         read = torch.cat([r for r, _ in pieces], dim=1)  # (B·H, parts, L, M)
         log_sums = torch.cat([s for _, s in pieces], dim=1)  # (B·H, parts, L)
         share = log_sums.softmax(dim=1).to(read.dtype)
         result = (share.unsqueeze(-1) * read).sum(dim=1, keepdim=True)
         ctx.save_for_backward(query, keys, values, result, log_sums.logsumexp(1, keepdim=True))
-        ctx.parts = parts
+        ctx.parts, ctx.scale = parts, scale
         return result.view(query.shape)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, keys, values, result, log_sum = ctx.saved_tensors
-        grad = grad.contiguous().view(result.shape)
-        # given the result and log-sum of the whole, the gradient of each part is exact
-        grads = [
-            _backward(
-                grad.expand_as(q), q, k, v, result.expand_as(q),
-                log_sum.expand(q.shape[:-1]).contiguous(), 0.0, False, scale=1.0,
+        with torch.no_grad():
+            grad = grad.contiguous().view(result.shape)
+            # given the result and log-sum of the whole, the gradient of each part is exact
+            grads = [
+                _backward(
+                    grad.expand_as(q), q, k, v, result.expand_as(q),
+                    log_sum.expand(q.shape[:-1]).contiguous(), 0.0, False, scale=ctx.scale,
+                )
+                for q, k, v in _pieces(query, keys, values, ctx.parts)
+            ]  # fmt: skip
+            grad_query = sum(g.sum(dim=1) for g, _, _ in grads).view(query.shape)
+            grad_keys, grad_values = (
+                torch.cat([g[i].flatten(1, 2) for g in grads], dim=1).view(keys.shape)
+                for i in (1, 2)
             )
-            for q, k, v in _pieces(query, keys, values, ctx.parts)
-        ]  # fmt: skip
-        grad_query = sum(g.sum(dim=1) for g, _, _ in grads)
-        grad_keys, grad_values = (
-            torch.cat([g[i].flatten(1, 2) for g in grads], dim=1).view(keys.shape) for i in (1, 2)
+        return *_once((grad_query, grad_keys, grad_values), grad, query, keys, values), None, None
+
+
+class _Streamed(torch.autograd.Function):
+    """(B, L, M), (B, N, M), (B, N, V), (B, L, 1), (B or 1, L or 1, N) -> (B, L, V), by blocks."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, score: Any, query: Tensor, keys: Tensor, values: Tensor, strength: Tensor,
+        mask: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        kind = torch.promote_types(values.dtype, torch.float32)
+        total = wide(query[..., :1]) * 0  # (B, L, 1)
+        highest, read = total - torch.inf, values.new_zeros(*query.shape[:-1], values.shape[-1])
+        read = read.to(kind)
+        for part in _blocks(query, keys, values):
+            scores = _scores(score, query, keys[:, part], strength, mask, part)  # (B, L, n)
+            before, highest = highest, highest.maximum(scores.amax(-1, keepdim=True))
+            shift = highest.masked_fill(highest == -torch.inf, 0)
+            weights = (scores - shift).to(kind).exp()
+            kept = (before - shift).exp()
+            total = total * kept + weights.sum(-1, keepdim=True)
+            read = torch.baddbmm(read * kept.to(kind), weights, values[:, part].to(kind))
+        read = read / total.masked_fill(total == 0, 1).to(kind)  # what may read nothing stays 0
+        log_sum = (highest + total.log()).masked_fill(total == 0, torch.inf)
+        ctx.save_for_backward(query, keys, values, strength, mask, read, log_sum)
+        ctx.score = score
+        return read.to(values.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, keys, values, strength, mask, read, log_sum = ctx.saved_tensors
+        needs = [ctx.needs_input_grad[i] for i in (1, 2, 4)]
+        with torch.no_grad():
+            rows = grad.to(read.dtype)
+            drift = (rows * read).sum(-1, keepdim=True)
+            for_scored, for_values = [], []
+            for part in _blocks(query, keys, values):
+                some = values[:, part].to(read.dtype)
+                with torch.enable_grad():
+                    q, k, s = leaves = [
+                        x.detach().requires_grad_(need)
+                        for x, need in zip((query, keys[:, part], strength), needs, strict=True)
+                    ]
+                    scores = _scores(ctx.score, q, k, s, mask, part)
+                weights = (scores.detach() - log_sum).to(read.dtype).exp()
+                pull = weights * (rows @ some.mT - drift)
+                for_scored.append(_gradients(scores, leaves, pull.to(scores.dtype)))
+                for_values.append(weights.mT @ rows)
+            for_query, for_keys, for_strength = zip(*for_scored, strict=True)
+            grads = (
+                sum(for_query) if needs[0] else None,
+                torch.cat(for_keys, dim=1) if needs[1] else None,
+                torch.cat(for_values, dim=1).to(values.dtype),
+                sum(for_strength) if needs[2] else None,
+            )
+        return None, *_once(grads, grad, query, keys, values, strength), None
+
+
+class _Once(torch.autograd.Function):
+    """Gradients as they are, which refuse to be differentiated again rather than give 0."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(x.view_as(x) for x in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> None:
+        raise RuntimeError(
+            "attend must be differentiated once only; for second derivatives take "
+            "read(address(query, keys), values) or need_weights=True"
         )
-        return grad_query.view(query.shape), grad_keys, grad_values, None
+
+
+def _once(grads: Sequence[Tensor | None], *inputs: Tensor) -> tuple[Tensor | None, ...]:
+    if not torch.is_grad_enabled():  # nobody keeps the graph of these gradients
+        return tuple(grads)
+    once: Any = _Once.apply
+    some = [x for x in grads if x is not None]
+    guarded = iter(once(len(some), *some, *inputs))
+    return tuple(None if x is None else next(guarded) for x in grads)
+
+
+def _blocks(query: Tensor, keys: Tensor, values: Tensor) -> Iterator[slice]:
+    widest = max(query.shape[-2], keys.shape[-1], values.shape[-1])
+    return blocks(keys.shape[-2], keys.shape[:-2].numel() * widest)
+
+
+def _gradients(result: Tensor, leaves: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
+    """Return the gradient of each leaf, None where none is asked for."""
+    asked = [x for x in leaves if x.requires_grad]
+    found = iter(torch.autograd.grad(result, asked, grad) if asked else ())
+    return [next(found) if x.requires_grad else None for x in leaves]
+
+
+def _scores(
+    score: Any, query: Tensor, keys: Tensor, strength: Tensor, mask: Tensor | None, part: slice
+) -> Tensor:
+    scores: Tensor = strength * score(query, keys, strength)
+    return scores if mask is None else scores.masked_fill(~mask[..., part], -torch.inf)
 
 
 def _pieces(

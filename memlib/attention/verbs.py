@@ -11,13 +11,21 @@ width ``V``; masks are bool with True = may be read.
 from typing import Literal, get_args, overload
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from memlib import _checks as checks
 from memlib.attention import streaming
+from memlib.attention.distance import is_traced, squared_distance, wide
 
 Measure = Literal["dot", "scaled_dot", "cosine", "negative_squared_distance"]
 MEASURES: tuple[str, ...] = get_args(Measure)
+
+HALF = (torch.float16, torch.bfloat16)
+EXPONENT = {  # integers of the same bits, and the bits that hold the exponent
+    torch.float32: (torch.int32, 0x7F80_0000),
+    torch.float64: (torch.int64, 0x7FF0_0000_0000_0000),
+}
 
 
 def similarity(query: Tensor, keys: Tensor, *, measure: Measure = "scaled_dot") -> Tensor:
@@ -184,8 +192,8 @@ def write(memory: Tensor, weights: Tensor, add: Tensor, erase: Tensor | None = N
     checks.alike(memory=memory, weights=weights, add=add, erase=erase)
     checks.leading(memory=(memory, 2), weights=(weights, 2), add=(add, 2), erase=(erase, 2))
     result = _write(memory, weights, add, erase)
-    if checks.has_nan(result) and not checks.has_nan(memory):
-        checks.finite(result, weights=weights, add=add, erase=erase)
+    if not (checks.has_nan(result) and checks.has_nan(memory)):  # what was there may be anything
+        checks.finite(result, memory=memory, weights=weights, add=add, erase=erase)
     return result
 
 
@@ -276,11 +284,13 @@ def attend(
     keys, values = _hide(mask, keys, values)
     options = (top_k, need_weights)
     value, weights = _attend(query, keys, values, measure, strength, mask, *options)
-    if checks.has_nan(value):
-        if mask is not None:  # a slot readable for one query may hold NaN for another not to see
-            again = (query, keys, values, measure, strength, mask, *options)
-            value, weights = _attend_one_by_one(*again)
-        checks.finite(value, query=query, keys=keys, values=values, strength=strength)
+    if mask is not None and checks.has_nan(value):
+        # a slot readable for one query may hold NaN for another not to see
+        again = (query, keys, values, measure, strength, mask, *options)
+        value, weights = _attend_one_by_one(*again)
+    elif weights is None and _may_vanish(value, query, keys, measure, strength):
+        value, _ = _attend(query, keys, values, measure, strength, mask, top_k, need_weights=True)
+    checks.finite(value, query=query, keys=keys, values=values, strength=strength)
     return value if weights is None else (value, weights)
 
 
@@ -288,47 +298,69 @@ def attend(
 
 
 def _similarity(query: Tensor, keys: Tensor, measure: str) -> Tensor:
-    scores = _scores(query, keys, measure)
-    if measure == "negative_squared_distance":
-        scores = (scores - query.square().sum(-1, True)).clamp(max=0)
-    return scores
+    return _scores(query, keys, measure).to(query.dtype)
 
 
 def _scores(query: Tensor, keys: Tensor, measure: str, strength: float | Tensor = 1.0) -> Tensor:
-    """Return strength * similarity, up to a constant a query."""
-    if measure == "cosine":  # dividing the scores spares a copy of the keys
-        query, _ = _as_dot_product(_unit(query), keys, "dot", strength)
-        return query @ keys.mT / _norm(keys).mT
-    query, keys = _as_dot_product(query, keys, measure, strength)
-    return query @ keys.mT
+    """Return strength * similarity, in numbers wide enough to tell slots apart."""
+    if measure == "negative_squared_distance":
+        return _times(_nearness(query, keys, strength), strength)
+    query, keys = _single(query), _single(keys)
+    if measure == "cosine":
+        scale = _power_of_two(keys)
+        scores = _times(_unit(query), strength) @ (keys / scale).mT
+        return scores / _norm(keys / scale).mT
+    return _times(_times(query, _scale(measure, query)), strength) @ keys.mT
 
 
 def _as_dot_product(
     query: Tensor, keys: Tensor, measure: str, strength: float | Tensor
-) -> tuple[Tensor, Tensor]:
-    """Rewrite strength * similarity as a plain dot product, up to a constant a query."""
-    if measure == "scaled_dot":
-        query = query * query.shape[-1] ** -0.5
-    elif measure == "cosine":
+) -> tuple[Tensor, Tensor, float]:
+    """Rewrite strength * similarity as a number times a plain dot product."""
+    if measure == "cosine":
         query, keys = _unit(query), _unit(keys)
-    elif measure == "negative_squared_distance":
-        # -|q - k|^2 = [2q, -1] . [k, |k|^2] - |q|^2, and softmax does not feel the last term
-        query = torch.cat((2 * query, -torch.ones_like(query[..., :1])), dim=-1)
-        keys = torch.cat((keys, keys.square().sum(-1, keepdim=True)), dim=-1)
+    scale = _scale(measure, query)
+    if query.dtype in HALF and not isinstance(strength, Tensor):  # it would round the product
+        return query, keys, scale * strength
+    return _times(_times(query, scale), strength), keys, 1.0
+
+
+def _scale(measure: str, query: Tensor) -> float:
+    return float(query.shape[-1] ** -0.5) if measure == "scaled_dot" else 1.0
+
+
+def _nearness(query: Tensor, keys: Tensor, strength: float | Tensor) -> Tensor:
+    return -squared_distance(query, keys, strength)
+
+
+def _times(x: Tensor, strength: float | Tensor) -> Tensor:
+    """Multiply the numbers of each query, (..., L, ·), by its strength."""
     if isinstance(strength, Tensor):
-        query = query * strength.unsqueeze(-1)
-    elif strength != 1.0:
-        query = query * strength
-    return query, keys
+        return x * strength.unsqueeze(-1)
+    return x if strength == 1.0 else x * strength
 
 
 def _unit(x: Tensor) -> Tensor:
+    x = x / _power_of_two(x)
     return x / _norm(x)
 
 
 def _norm(x: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return norm.clamp_min(torch.finfo(x.dtype).eps)
+    """Return the norm of each vector; of a zero vector infinity, so that its cosine is 0."""
+    return F.threshold(torch.linalg.vector_norm(x, dim=-1, keepdim=True), 0, torch.inf)
+
+
+def _power_of_two(x: Tensor) -> Tensor:
+    """Return the scale (..., 1) at which no square vanishes or overflows, and no digit is lost."""
+    largest = torch.linalg.vector_norm(x.detach(), torch.inf, dim=-1, keepdim=True)
+    integer, exponent = EXPONENT[x.dtype]
+    bits = largest.clamp_min(torch.finfo(x.dtype).tiny).view(integer)
+    return bits.bitwise_and(exponent).view(x.dtype)
+
+
+def _single(x: Tensor) -> Tensor:
+    """Return half precision, in which scores would lose their digits or overflow, as float32."""
+    return x.float() if x.dtype in HALF else x
 
 
 def _address(
@@ -339,21 +371,37 @@ def _address(
     mask: Tensor | None = None,
     top_k: int | None = None,
 ) -> Tensor:
-    # top_k ranks by similarity alone, so that it keeps its meaning at strength 0
-    folded = strength if top_k is None else 1.0
-    scores = _scores(query, keys, measure, folded)  # (..., L, N)
-    lowest = torch.finfo(scores.dtype).min
-    if mask is not None:
-        scores = scores.masked_fill(~mask, lowest)
-    if top_k is not None:
-        kept = torch.zeros_like(scores, dtype=torch.bool)
-        kept = kept.scatter(-1, scores.topk(top_k, dim=-1).indices, True)
-        mask = kept if mask is None else kept & mask
-        scores = scores * (strength.unsqueeze(-1) if isinstance(strength, Tensor) else strength)
-        scores = scores.masked_fill(~mask, lowest)
+    scores, mask = _readable(query, keys, measure, strength, mask, top_k)
     weights = scores.softmax(dim=-1)
-    # A row with nothing to read came out uniform rather than NaN; now it becomes 0.
-    return weights if mask is None else weights.masked_fill(~mask, 0)
+    if mask is not None:  # a row with nothing to read came out as NaN
+        weights = weights.masked_fill(~mask, 0)
+    return weights if query.dtype == weights.dtype else weights.to(query.dtype)
+
+
+def _readable(
+    query: Tensor,
+    keys: Tensor,
+    measure: str,
+    strength: float | Tensor,
+    mask: Tensor | None,
+    top_k: int | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Return strength * similarity up to a constant a query, -inf in slots not in the mask."""
+    # top_k ranks by similarity alone, so that it keeps its meaning at strength 0
+    scores = _scores(query, keys, measure, strength if top_k is None else 1.0)  # (..., L, N)
+    if top_k is not None:
+        ranked = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
+        kept = torch.zeros_like(scores, dtype=torch.bool)
+        kept = kept.scatter(-1, ranked.topk(top_k, dim=-1).indices, True)
+        mask = kept if mask is None else kept & mask
+        scores = _times(scores, strength)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    kind = torch.float32 if query.dtype in HALF else query.dtype
+    if scores.dtype != kind and scores.shape[-1]:  # the greatest first, then the digits
+        greatest = scores.detach().amax(dim=-1, keepdim=True)
+        scores = (scores - greatest.masked_fill(greatest == -torch.inf, 0)).to(kind)
+    return scores, mask
 
 
 def _read(weights: Tensor, values: Tensor) -> Tensor:
@@ -379,11 +427,30 @@ def _attend(
     top_k: int | None = None,
     need_weights: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    if need_weights or top_k is not None:
+    far = measure == "negative_squared_distance"
+    if need_weights or top_k is not None or (far and is_traced()):
         weights = _address(query, keys, measure, strength, mask, top_k)
         return _read(weights, values), weights if need_weights else None
-    query, keys = _as_dot_product(query, keys, measure, strength)
-    return streaming.attend(query, keys, values, mask), None
+    if far:
+        return streaming.attend_by(_nearness, query, keys, values, strength, mask), None
+    dtype = query.dtype
+    if measure == "cosine" or isinstance(strength, Tensor):  # they make numbers of their own
+        query, keys, values = _single(query), _single(keys), _single(values)
+    query, keys, scale = _as_dot_product(query, keys, measure, strength)
+    return streaming.attend(query, keys, values, mask, scale).to(dtype), None
+
+
+def _may_vanish(
+    value: Tensor, query: Tensor, keys: Tensor, measure: str, strength: float | Tensor
+) -> bool:
+    """Whether a streamed read may be 0 because all scores of a query overflowed to -infinity."""
+    if measure not in ("dot", "scaled_dot") or not checks.anywhere((value == 0).all(dim=-1)):
+        return False
+    most = wide(torch.as_tensor(strength)).amax() * query.shape[-1]
+    for x in (query, keys):
+        low, high = x.detach().aminmax() if x.numel() else (most, most)
+        most = most * wide(torch.maximum(-low, high))
+    return checks.anywhere(most > torch.finfo(torch.promote_types(query.dtype, torch.float32)).max)
 
 
 def _attend_one_by_one(

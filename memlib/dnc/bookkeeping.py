@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from memlib import _checks as checks
+from memlib.attention.verbs import _single
 
 
 class DNCState(NamedTuple):
@@ -81,11 +82,13 @@ def _use(usage: Tensor, weights: Tensor) -> Tensor:
 
 
 def _allocation(usage: Tensor) -> Tensor:
-    faint = torch.finfo(usage.dtype).eps ** 2  # gives a free slot a logarithm, and a gradient
-    rising, order = (usage + faint).sort(dim=-1, stable=True)  # u[φ], φ
+    used = _single(usage)
+    faint = torch.finfo(used.dtype).eps ** 2  # gives a free slot a logarithm, and a gradient
+    rising, order = (used + faint).sort(dim=-1, stable=True)  # u[φ], φ
     logs = rising.log()
     weights = (1 - rising) * (logs.cumsum(dim=-1) - logs).exp()
-    return weights.scatter(-1, order, weights)  # every entry is put in its place
+    weights = weights.scatter(-1, order, weights)  # every entry is put in its place
+    return weights if weights.dtype == usage.dtype else weights.to(usage.dtype)
 
 
 def _link(links: Tensor, precedence: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

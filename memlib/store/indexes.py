@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memlib.attention.verbs import _unit
+from memlib.attention.verbs import _single, _unit
 from memlib.store.nearest import nearest
 
 Backend = Literal["exact", "flat", "hnsw", "ivf"]
@@ -186,5 +186,5 @@ class Index:
 
     def _vectors(self, keys: Tensor) -> NDArray[np.float32]:
         """Return what faiss knows: float32 on the CPU, and the cosine as a dot product."""
-        keys = _unit(keys) if self.measure == "cosine" else keys
+        keys = _unit(_single(keys)) if self.measure == "cosine" else keys
         return keys.detach().to("cpu", torch.float32).contiguous().numpy()

@@ -1,5 +1,7 @@
 """The kNN language model: what a store remembers, mixed into what a model predicts."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -64,7 +66,7 @@ def knn_lm(
     checks.alike(query=query, logits=logits)
     checks.one_each("mix", mix, (batch, queries), query, 0, 1)
 
-    slots, weights = store._address(query, k, strength)  # (B, L, k)
+    slots, scores = store._scores(query, k, strength)  # (B, L, k)
     found = slots >= 0
     tokens = store._at(store.values, slots).squeeze(-1).masked_fill(~found, 0).long()
     vocab = logits.shape[-1]
@@ -72,11 +74,40 @@ def knn_lm(
         got = int(tokens[wrong][0])
         raise ValueError(f"values of the store must be tokens in [0, V = {vocab}); got {got}")
     mix = mix.unsqueeze(-1) if isinstance(mix, Tensor) and mix.ndim else mix
-    share = found.any(-1, keepdim=True).to(logits.dtype) * mix  # λ, (B, L, 1)
-    near = torch.zeros_like(logits).scatter_add(-1, tokens, weights.to(logits.dtype))  # eq. 2
-    alone = logits.log_softmax(-1) + torch.log1p(-share)
-    recalled = share * near
-    both = torch.logaddexp(alone, recalled.clamp_min(torch.finfo(near.dtype).tiny).log())
-    result = torch.where(recalled > 0, both, alone)  # eq. 3
-    checks.finite(result, logits=logits, query=query, strength=strength)
+    share = found.any(-1, keepdim=True).to(scores.dtype) * mix  # λ, (B, L, 1)
+    near = _log_recalled(scores, tokens, found, vocab)  # eq. 2
+    alone = logits.to(scores.dtype).log_softmax(-1)
+    result = _mixed(near, alone, share).to(logits.dtype)  # eq. 3
+    if checks.has_nan(result):
+        checks.finite(result, logits=logits, query=query, strength=strength)
     return result
+
+
+# The formulas, in logarithms from end to end: no probability is too small for them.
+
+
+def _log_recalled(scores: Tensor, tokens: Tensor, found: Tensor, vocab: int) -> Tensor:
+    """Return the log of the summed weights of each token, (B, L, k) -> (B, L, V)."""
+    scores = scores.masked_fill(~found.any(-1, keepdim=True), 0)  # an empty row is not asked
+    logs = scores.log_softmax(-1)
+    nothing = logs.new_full((*logs.shape[:-1], vocab), -torch.inf)
+    top = nothing.scatter_reduce(-1, tokens, logs.detach(), "amax")
+    shift = top.masked_fill(top == -torch.inf, 0)
+    sums = torch.zeros_like(top).scatter_add(-1, tokens, (logs - shift.gather(-1, tokens)).exp())
+    return _log(sums) + shift
+
+
+def _mixed(near: Tensor, alone: Tensor, share: Tensor) -> Tensor:
+    r"""Return :math:`\log(\lambda e^{near} + (1 - \lambda) e^{alone})`, right at 0 and 1, too."""
+    most = torch.maximum(near + share.log(), alone + torch.log1p(-share)).detach()
+    most = most.masked_fill(most == -torch.inf, 0)
+    # what a share of 0 hides may be far greater than the rest: bounded, it stays hidden
+    bound = math.log(torch.finfo(most.dtype).max) / 2
+    recalled, told = ((x - most).clamp_max(bound).exp() for x in (near, alone))
+    return _log(share * recalled + (1 - share) * told) + most
+
+
+def _log(x: Tensor) -> Tensor:
+    """Return the logarithm, at 0 without a gradient."""
+    nothing = x == 0
+    return x.masked_fill(nothing, 1).log().masked_fill(nothing, -torch.inf)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from memlib import _checks as checks
-from memlib.attention.verbs import MEASURES, Measure, _address, _attend, _read
+from memlib.attention.verbs import MEASURES, Measure, _attend, _read, _readable
 from memlib.store import files
 from memlib.store.indexes import BACKENDS, Backend, Search, filled
 from memlib.store.pairs import Ints, Pairs
@@ -222,13 +222,18 @@ class Store(Pairs):
 
     def _address(self, query: Tensor, k: int, strength: float | Tensor) -> tuple[Tensor, Tensor]:
         """Return slots (B, L, k) and weights (B, L, k)."""
+        slots, scores = self._scores(query, k, strength)
+        return slots, scores.softmax(-1).masked_fill(slots < 0, 0).to(query.dtype)
+
+    def _scores(self, query: Tensor, k: int, strength: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Return slots (B, L, k) and strength * similarity, up to a constant a query."""
         keys, _, ids = self._all()
         slots = self._search(query, keys, ids, self._held, k, self.effort)
         if isinstance(strength, Tensor) and strength.ndim:
             strength = strength.unsqueeze(-1)
-        found, read = self._at(self.keys, slots), (slots >= 0).unsqueeze(2)
-        weights = _address(query.unsqueeze(2), found, self.measure, strength, read)
-        return slots, weights.squeeze(2)
+        found, mask = self._at(self.keys, slots), (slots >= 0).unsqueeze(2)
+        scores, _ = _readable(query.unsqueeze(2), found, self.measure, strength, mask)
+        return slots, scores.squeeze(2)
 
     def _named(self, slots: Tensor) -> Tensor:
         return self._at(self.ids.unsqueeze(-1), slots).squeeze(-1).masked_fill(slots < 0, -1)

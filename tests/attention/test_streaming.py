@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from memlib import MEASURES, attend
-from memlib.attention import streaming
+from memlib.attention import distance, streaming
 
 
 @pytest.fixture
@@ -120,9 +120,12 @@ def test_a_missing_kernel_falls_back_to_pytorch(cores, monkeypatch):
 @pytest.mark.parametrize("mask", [None, "N", "1N", "LN"])
 @pytest.mark.parametrize("lead", [(), (2,), (2, 3)], ids=str)
 @pytest.mark.parametrize("measure", MEASURES)
-def test_no_tensor_holds_a_score_for_each_query_and_slot(measure, lead, mask, value_width):
-    largest = largest_tensor(64, 96, lead, mask, value_width, measure=measure)
-    scores = 64 * 96 if mask != "LN" else 64 * 96 * max(2, torch.Size(lead).numel())
+def test_no_tensor_holds_a_score_for_each_query_and_slot(
+    measure, lead, mask, value_width, monkeypatch
+):
+    monkeypatch.setattr(distance, "BLOCK", 1024)  # a memory of 200 slots is a large one
+    largest = largest_tensor(64, 200, lead, mask, value_width, measure=measure)
+    scores = 64 * 200 if mask != "LN" else 64 * 200 * max(2, torch.Size(lead).numel())
     assert largest < scores  # a mask of its own for each query has that size already
 
 
