@@ -13,6 +13,7 @@ from .bounds import BOUNDS, GRADIENT
 from .draws import DTYPES, Tensors
 
 RANGE = 1e36  # a number on the way from which on a call may refuse
+NARROW = 1e3  # an argument from which on the layers of a module may leave float16
 SMALL = 80  # numbers that an example may have to be printed
 COMPARED = ("query", "keys", "key", "memory")
 SHARES = ("weights", "content", "previous", "shift", "usage")
@@ -35,6 +36,11 @@ class Example:
     tensors: Tensors
     options: dict[str, Any] = field(default_factory=dict)
     source: str = ""
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """The options, and the dtype, by which a formula knows how far to look around."""
+        return self.options | {"dtype": self.dtype}
 
     def __str__(self) -> str:
         numbers = sum(x.numel() for x in self.tensors.values())
@@ -72,13 +78,12 @@ class Error(NamedTuple):
     """How far one number is off, as a multiple of what is allowed."""
 
     ratio: float
-    error: float  # relative to what its bound is relative to
     said: str
 
 
 def judge(example: Example, gradients: bool = True) -> list[Error]:
     """Call, and compare each result and gradient with float64."""
-    subject = table.SUBJECTS[example.name]
+    subject, options = table.SUBJECTS[example.name], example.known
     exact = {
         n: x.detach().double().requires_grad_(n not in subject.constant)
         if x.is_floating_point()
@@ -92,10 +97,10 @@ def judge(example: Example, gradients: bool = True) -> list[Error]:
     try:
         got = subject.call(arguments, example.options)
     except (ValueError, FloatingPointError) as refusal:
-        return [refused(subject.truth(exact, example.options, None), refusal)]
+        return [refused(example, subject.truth(exact, options, None), refusal)]
     plain = [x.detach().double() if x.is_floating_point() else x for x in got]
-    told = subject.truth(exact, example.options, plain)
-    errors = [Error(math.inf, math.inf, said) for said in told.wrong]
+    told = subject.truth(exact, options, plain)
+    errors = [Error(math.inf, said) for said in told.wrong]
     for i, (found, wanted) in enumerate(zip(got, told.results, strict=False)):
         errors += compare(found, wanted, example, f"result {i}")
     if gradients and all(e.ratio <= 1 for e in errors):
@@ -103,18 +108,22 @@ def judge(example: Example, gradients: bool = True) -> list[Error]:
     return errors
 
 
-def refused(told: truth.Truth, refusal: Exception) -> Error:
-    """An error is right only where numbers on the way go beyond float32."""
-    if told.largest >= RANGE and "must" in str(refusal) and "float" in str(refusal):
-        return Error(0.0, 0.0, "refused")
-    return Error(math.inf, math.inf, f"refused without need: {refusal}")
+def refused(example: Example, told: truth.Truth, refusal: Exception) -> Error:
+    """An error is right only where numbers are beyond the dtype, or on the way beyond float32."""
+    most = torch.finfo(DTYPES[example.dtype]).max
+    beyond = any((r.value.abs() >= most * 0.98).any() for r in told.results)
+    narrow = BOUNDS[example.name].module and example.dtype == "float16"
+    beyond = beyond or told.largest >= (NARROW if narrow else RANGE)
+    if beyond and "must" in str(refusal) and "float" in str(refusal):
+        return Error(0.0, "refused")
+    return Error(math.inf, f"refused without need: {refusal}")
 
 
 def compare(found: Tensor, wanted: truth.Expected, example: Example, what: str) -> list[Error]:
     """Hold one result against the one in float64."""
     number, bound = torch.finfo(DTYPES[example.dtype]), BOUNDS[example.name]
     if found.dtype != DTYPES[example.dtype] or found.shape != wanted.value.shape:
-        return [Error(math.inf, math.inf, f"{what} is {found.dtype} {tuple(found.shape)}")]
+        return [Error(math.inf, f"{what} is {found.dtype} {tuple(found.shape)}")]
     limit = getattr(bound, example.dtype)
     reach = torch.as_tensor(wanted.reach, dtype=torch.float64)
     if bound.module:
@@ -125,39 +134,33 @@ def compare(found: Tensor, wanted: truth.Expected, example: Example, what: str) 
     grain = wanted.grain * number.smallest_normal * number.eps + wanted.slack
     off = (got - value).abs() - grain
     ratio = off.clamp_min(0) / (wanted.size * allowed).clamp_min(1e-300)
-    error = off.clamp_min(0) / wanted.size.clamp_min(1e-300)
     # what the dtype cannot hold may be infinite
     beyond = (value.abs() + wanted.size * allowed) >= number.max
     ratio = torch.where(beyond & (got.abs() >= number.max * 0.98), 0.0, ratio)
     ratio = torch.where((got == value) | (off <= 0), 0.0, ratio)
     ratio = torch.where(got.isnan(), math.inf, ratio)
-    errors = [worst(ratio, error, got, value, what)]
+    errors = [worst(ratio, got, value, what)]
     if wanted.kind and got.numel():
         parts, right = (got, value) if wanted.kind == "weights" else (got.exp(), value.exp())
         spared = got.shape[-1] * number.smallest_normal
         size = 1.0 if wanted.kind == "weights" else 1 - (right * value.clamp_min(-1e9)).sum(-1)
         off_by = (parts.sum(-1) - right.sum(-1)).abs() - spared
-        errors.append(Error(float((off_by / (limit * size)).max()), 0.0, f"{what}: a sum is off"))
+        errors.append(Error(float((off_by / (limit * size)).max()), f"{what}: a sum is off"))
         below = bool((parts < 0).any())
-        errors.append(Error(math.inf if below else 0.0, 0.0, f"{what}: a weight below 0"))
+        errors.append(Error(math.inf if below else 0.0, f"{what}: a weight below 0"))
     return errors
 
 
-def worst(ratio: Tensor, error: Tensor, got: Tensor, value: Tensor, what: str) -> Error:
+def worst(ratio: Tensor, got: Tensor, value: Tensor, what: str) -> Error:
     """The number that is off the most."""
     if not ratio.numel():
-        return Error(0.0, 0.0, what)
+        return Error(0.0, what)
     at = int(ratio.nan_to_num(nan=math.inf).argmax())
     place = tuple(int(i) for i in torch.unravel_index(torch.tensor(at), ratio.shape))
     said = f"{what} at {place}: got {float(got.flatten()[at]):.9g}"
     said += f", right {float(value.flatten()[at]):.9g}"
-    fine = error.masked_fill((ratio > 1) | (ratio == 0), 0.0)
-    ratio_at = float(ratio.flatten()[at])
-    return Error(
-        math.inf if math.isnan(ratio_at) else ratio_at,
-        float(error.flatten()[at] if ratio_at > 1 else fine.max()),
-        said,
-    )
+    most = float(ratio.flatten()[at])
+    return Error(math.inf if math.isnan(most) else most, said)
 
 
 def slopes(
@@ -204,14 +207,14 @@ def slopes(
             continue
         our = torch.zeros_like(arguments[name]) if our is None else our
         size = sizes[name].broadcast_to(true.shape)
-        spared = max(100 * number.smallest_normal * number.eps, truth.TINY)
+        spared = max(100 * number.smallest_normal * number.eps, 100 * truth.TINY)
         off = (our.double() - true).abs() - spared
         ratio = off.clamp_min(0) / (limit * size).clamp_min(1e-300)
         ratio = torch.where(off <= 0, 0.0, ratio)
         ratio = torch.where(our.isfinite(), ratio, math.inf)
         ratio = torch.where(size >= number.max / 1e3, 0.0, ratio)  # cannot be held on the way
         ratio = torch.where(free(example, name, arguments[name]) & our.isfinite(), 0.0, ratio)
-        errors.append(worst(ratio, ratio * limit, our.double(), true, f"gradient by {name}"))
+        errors.append(worst(ratio, our.double(), true, f"gradient by {name}"))
     return errors
 
 
@@ -244,9 +247,10 @@ def moved(
     step = 1e-6
     sizes = {}
     for name, x in exact.items():
-        large = float(x.detach().abs().max()) if x.numel() else 1.0
-        per = large if large > 1e3 else min(max(large, 1e-37), 1.0)
-        sizes[name] = torch.full_like(x.detach(), rounding * floor / per)
+        large = x.detach().abs()
+        large = large.amax(-1, keepdim=True) if x.ndim and x.numel() else large
+        per = torch.where(large > 1e3, large, large.clamp(1e-37, 1.0))
+        sizes[name] = (rounding * floor / per).expand(x.shape)
     for _ in range(2):
         near = {
             n: x.detach().double() if x.is_floating_point() else x
@@ -255,7 +259,7 @@ def moved(
         for name, x in exact.items():
             sign = torch.randint(0, 2, x.shape, generator=rng) * 2 - 1
             near[name] = (x.detach() * (1 + step * sign)).clamp(*span(x)).requires_grad_()
-        told = subject.truth(near, example.options, None)
+        told = subject.truth(near, example.known, None)
         results = [told.results[i].value for i in which]
         there = torch.autograd.grad(
             results, [near[n] for n in exact], list(weighed), allow_unused=True
@@ -307,6 +311,8 @@ def cut(example: Example, shapes: dict[str, str], letter: str, start: int, end: 
         tensors[name] = x.clone()
     if letter == "N" and "lengths" in tensors:
         tensors["lengths"] = tensors["lengths"].clamp(max=end - start)
+    if letter == "U":
+        tensors["tokens"] = tensors["tokens"] % (end - start)
     options = dict(example.options)
     for k in {"top_k", "k"} & options.keys():
         options[k] = min(options[k], end - start) if letter == "N" else options[k]

@@ -12,7 +12,7 @@ import memlib
 
 from . import draws, truth
 from .draws import Random, Tensors
-from .machines import GAINS, conditioned, dtype_of, own, parameters, run_module
+from .machines import GAINS, dtype_of, own, parameters, run_module, told
 from .table import Options, subject
 from .truth import Truth
 
@@ -107,7 +107,7 @@ class _MemoryAttention:
             return [y] if "seen" in o else [y, y]
 
         largest: list[float] = []
-        return Truth(conditioned(run, t), 1.0, reach=max(largest))
+        return told(run, t, o, largest)
 
 
 def activated(scores: Tensor, kind: str) -> Tensor:
@@ -136,7 +136,7 @@ class _FeedForward:
             scores = t["x"] @ t["p.keys"].mT
             return [activated(scores, o["make"]["activation"]) @ t["p.values"]]
 
-        return Truth(conditioned(run, t), float(t["x"].detach().abs().max()))
+        return told(run, t, o)
 
 
 def normed(p: Tensors, x: Tensor, name: str) -> Tensor:
@@ -180,7 +180,7 @@ class _Decoder:
 
         largest: list[float] = []
         o = o | {"activation": memlib.Decoder(**o["make"]).blocks[0].feed_forward.activation}
-        return Truth(conditioned(run, t), 1.0, reach=max(largest))
+        return told(run, t, o, largest)
 
 
 @subject("MemorizingAttention.forward", {})
@@ -222,4 +222,4 @@ class _Memorizing:
             return [joined(z) @ p["local.output.weight"].mT for z in (near[0], both)]
 
         largest: list[float] = []
-        return Truth(conditioned(run, t), 1.0, reach=max(largest))
+        return told(run, t, o, largest)

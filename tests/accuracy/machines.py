@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import memlib
-
 from tests import reference
 
 from . import draws, truth
@@ -21,33 +20,47 @@ from .draws import Random, Tensors
 from .table import Options, subject
 from .truth import Expected, Truth
 
-STEP = 1e-6  # how far arguments are moved, relative to themselves
 GAINS = (0.1, 1.0, 1.0, 3.0, 10.0)  # up to gates that saturate
 
 
-def conditioned(run: Callable[[Tensors], Sequence[Tensor]], t: Tensors) -> list[Expected]:
+def conditioned(
+    run: Callable[[Tensors], Sequence[Tensor]], t: Tensors, o: Options
+) -> list[Expected]:
     """The results of a formula, with how far a rounding of its arguments moves them."""
     values = run(t)
     rng = torch.Generator().manual_seed(0)
     far = [0.0] * len(values)
+    step = 2 * torch.finfo(draws.DTYPES[o["dtype"]]).eps  # a jump within reach counts, too
     with torch.no_grad():
-        for _ in range(3):
-            near = {n: _moved(x, rng) if x.is_floating_point() else x for n, x in t.items()}
+        for _ in range(3 if o["dtype"] == "float32" else 6):
+            near = {n: _moved(x, rng, step) if x.is_floating_point() else x for n, x in t.items()}
             for i, (a, b) in enumerate(zip(values, run(near), strict=True)):
                 far[i] = max(far[i], float((a - b).abs().max()) if a.numel() else 0.0)
     result = []
     for value, moved in zip(values, far, strict=True):
         size = max(float(value.detach().abs().max()) if value.numel() else 0.0, 1e-30)
         each = torch.full_like(value.detach(), size)
-        result.append(Expected(value, each, reach=moved / STEP / size))
+        result.append(Expected(value, each, reach=moved / step / size))
     return result
 
 
-def _moved(x: Tensor, rng: torch.Generator) -> Tensor:
+def _moved(x: Tensor, rng: torch.Generator, step: float) -> Tensor:
     sign = torch.randint(0, 2, x.shape, generator=rng) * 2 - 1
-    moved = x.detach() * (1 + STEP * sign)
+    moved = x.detach() * (1 + step * sign)
     inside = x.numel() and float(x.detach().min()) >= 0 and float(x.detach().max()) <= 1
     return moved.clamp(0, 1) if inside else moved
+
+
+def told(
+    run: Callable[[Tensors], Sequence[Tensor]],
+    t: Tensors,
+    o: Options,
+    scores: Sequence[float] = (),
+) -> Truth:
+    """The truth about a module; `run` adds its largest scores to `scores`."""
+    results = conditioned(run, t, o)
+    each = [float(x.detach().abs().max()) for x in t.values() if x.numel()]
+    return Truth(results, max(each), reach=max([0.0, *scores]))
 
 
 def parameters(rng: Random, net: nn.Module, dtype: str, gain: float) -> Tensors:
@@ -108,7 +121,7 @@ class _Head:
             moved = truth.shift(gate * found + (1 - gate) * t["previous"], moves)
             return [truth.sharpen(moved, power)[0]]
 
-        return Truth(conditioned(run, t), 1.0)
+        return told(run, t, o)
 
 
 CONTROLLERS = ("lstm", "gru", "feed-forward")
@@ -176,7 +189,7 @@ class _NTM:
             )  # fmt: skip
             return [logits[:, 0], *after[:3]]
 
-        return Truth(conditioned(run, t), 1.0)
+        return told(run, t, o)
 
 
 @subject("DNCCell.forward", {})
@@ -210,7 +223,7 @@ class _DNC:
             logits, after = reference.dnc(o["controller"], own(t), x, state, options)
             return [logits[:, 0], *after[:6]]
 
-        return Truth(conditioned(run, t), 1.0)
+        return told(run, t, o)
 
 
 @subject("MemN2N.forward", {})
@@ -255,7 +268,7 @@ class _MemN2N:
             ]  # fmt: skip
             return [torch.from_numpy(_stack(part)) for part in zip(*rows, strict=True)]
 
-        return Truth(conditioned(run, t), 1.0)
+        return told(run, t, o)
 
 
 def _stack(rows: Sequence[Any]) -> Any:

@@ -318,7 +318,7 @@ class _StoreRead:
         size = truth.read_size(look.weights, values, readable).squeeze(2)
         reach = look.reach.squeeze(2)
         value = (look.weights @ values).squeeze(2)
-        slack = truth.TINY * (1 + values.abs().sum(-2))
+        slack = truth.TINY * (values.shape[-2] + values.abs().sum(-2))
         weights = look.weights.squeeze(2)
         results = [Expected(value, size, reach, slack), Expected(value, size, reach, slack)]
         faint = weights.detach().clamp_min(truth.FAINT)
@@ -360,9 +360,9 @@ class _KnnLm:
     def truth(t: Tensors, o: Options, got: Sequence[Tensor] | None) -> Truth:
         ids = best_ids(t | {"lengths": lengths_of(t)}, o) if got is None else got[1]
         look, _, wrong = told_apart(t, o, ids)
-        weights = look.weights.squeeze(2)
         tokens = t["tokens"][torch.arange(len(ids)).view(-1, 1, 1), ids.clamp_min(0)]
-        near = torch.zeros_like(t["logits"]).scatter_add(-1, tokens, weights)
+        logs = truth.log_weights(look).squeeze(2)
+        near = truth.by_token(logs, tokens, t["logits"].shape[-1])
         mix = torch.as_tensor(t.get("mix", o.get("mix")), dtype=torch.float64)
         mix = mix.expand(t["logits"].shape[:-1])
         known = (ids >= 0).any(-1)
@@ -379,7 +379,9 @@ class _KnnLm:
             by_logits = blame + blame.sum(-1, True) * alone.exp()
             per = (g * (-value.detach()).exp()).nan_to_num(posinf=1e300)
             wanted = (share * per).gather(-1, tokens)
-            by_mix = (g * (-value.detach()).exp() * (near.detach() + alone.exp())).nan_to_num()
+            by_mix = (
+                g * (-value.detach()).exp() * (near.detach().exp() + alone.exp())
+            ).nan_to_num()
             return pulled(look, wanted, t) | {"logits": by_logits, "mix": by_mix.sum(-1)}
 
         largest = max(look.largest, 0.0)
