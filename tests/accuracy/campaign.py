@@ -14,6 +14,7 @@ from .draws import DTYPES, Tensors
 
 RANGE = 1e36  # a number on the way from which on a call may refuse
 NARROW = 1e3  # an argument from which on the layers of a module may leave float16
+COUNT = 40  # examples of each function and dtype in the fixed draw
 SMALL = 80  # numbers that an example may have to be printed
 COMPARED = ("query", "keys", "key", "memory")
 SHARES = ("weights", "content", "previous", "shift", "usage")
@@ -66,7 +67,7 @@ def given(name: str, dtype: str, **arguments: Any) -> Example:
     shapes = table.SUBJECTS[name].shapes
     tensors, options = {}, {}
     for key, value in arguments.items():
-        if isinstance(value, list) or (key in shapes and isinstance(value, Tensor)):
+        if key in shapes and isinstance(value, list):
             x = torch.as_tensor(value)
             tensors[key] = x.to(DTYPES[dtype]) if x.is_floating_point() else x
         else:
@@ -334,6 +335,11 @@ def examples(name: str, dtype: str, seed: int, count: int | None = None) -> Iter
     while count is None or number < count:
         yield drawn(name, dtype, seed * 1_000_000 + number)
         number += 1
+
+
+def count(name: str) -> int:
+    """How many examples the fixed draw has of a function: in all they take about a minute."""
+    return COUNT // 2 if BOUNDS[name].module else COUNT
 
 
 def report(example: Example, error: Error) -> str:

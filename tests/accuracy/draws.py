@@ -89,7 +89,8 @@ def fit(x: Any, dtype: str) -> Tensor:
     """As a tensor of the dtype, what is too large at its largest."""
     kind = DTYPES.get(dtype, torch.float64)
     most = torch.finfo(kind).max
-    return torch.from_numpy(np.array(x, dtype=float)).clamp(-most, most).to(kind)
+    x = x.double() if isinstance(x, Tensor) else torch.from_numpy(np.array(x, dtype=float))
+    return x.clamp(-most, most).to(kind)
 
 
 def values(rng: Random, shape: tuple[int, ...], dtype: str) -> Tensor:

@@ -197,6 +197,8 @@ STORED = {
 def stored(rng: Random, dtype: str, size: dict[str, int],
            measures: Sequence[str] = MEASURES) -> tuple[Tensors, Options]:  # fmt: skip
     size["N"] = min(size["N"], 1000)
+    if large := rng.random() < 0.1:  # looked through group by group
+        size |= {"B": 1, "L": 2, "N": 5000, "M": int(rng.choice((1, 8)))}
     t, o = space(rng, dtype, size, measures, masked=False)
     slots = t["keys"].shape[1]
     held = rng.choice((slots, slots, max(1, slots // 2), 0), size=size["B"])
@@ -205,7 +207,7 @@ def stored(rng: Random, dtype: str, size: dict[str, int],
     o["backend"] = str(rng.choice(BACKENDS))
     if o["backend"] == "ivf" and float(t["keys"].abs().max()) > 1e17:
         o["backend"] = "flat"  # see test_accuracy: a process apart
-    o["k"] = int(rng.integers(1, min(slots, 40) + 1))
+    o["k"] = 1 if large else int(rng.integers(1, min(slots, 40) + 1))
     return t, o
 
 
