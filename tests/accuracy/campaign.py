@@ -1,5 +1,6 @@
 """One example after the other: called, compared with float64, and if it fails, made small."""
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from . import draws, gates, layers, machines, memories, table, truth, verbs  # noqa: F401
 from .bounds import BOUNDS, GRADIENT
-from .draws import DTYPES, Tensors
+from .draws import DTYPES, LARGE, Tensors
 
 RANGE = 1e36  # a number on the way from which on a call may refuse
 NARROW = 1e3  # an argument from which on the layers of a module may leave float16
@@ -96,7 +97,8 @@ def judge(example: Example, gradients: bool = True) -> list[Error]:
         for n, x in example.tensors.items()
     }
     try:
-        got = subject.call(arguments, example.options)
+        with threads(example):
+            got = subject.call(arguments, example.options)
     except (ValueError, FloatingPointError) as refusal:
         return [refused(example, subject.truth(exact, options, None), refusal)]
     plain = [x.detach().double() if x.is_floating_point() else x for x in got]
@@ -107,6 +109,18 @@ def judge(example: Example, gradients: bool = True) -> list[Error]:
     if gradients and all(e.ratio <= 1 for e in errors):
         errors += slopes(example, arguments, exact, got, told)
     return errors
+
+
+@contextlib.contextmanager
+def threads(example: Example) -> Iterator[None]:
+    """Two where a read is large enough to be split, else one."""
+    before = torch.get_num_threads()
+    large = any(LARGE in x.shape for x in example.tensors.values())
+    torch.set_num_threads(2 if large else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def refused(example: Example, told: truth.Truth, refusal: Exception) -> Error:
@@ -335,6 +349,11 @@ def examples(name: str, dtype: str, seed: int, count: int | None = None) -> Iter
     while count is None or number < count:
         yield drawn(name, dtype, seed * 1_000_000 + number)
         number += 1
+
+
+def each() -> list[tuple[str, str]]:
+    """Every function with every dtype of its results."""
+    return [(name, dtype) for name, s in table.SUBJECTS.items() for dtype in s.dtypes]
 
 
 def count(name: str) -> int:

@@ -277,11 +277,13 @@ def _stack(rows: Sequence[Any]) -> Any:
     return np.stack(rows)
 
 
-@subject("position_encoding", {})
+@subject("position_encoding", {}, dtypes=("float32",))
 class _Positions:
     @staticmethod
     def draw(rng: Random, dtype: str, size: dict[str, int]) -> tuple[Tensors, Options]:
-        return {}, {n: int(rng.choice((1, 2, 7, 1000, 4096))) for n in ("words", "width")}
+        long, short = int(rng.choice((1, 7, 1000, 4096))), int(rng.choice((1, 2, 7, 64)))
+        words, width = (long, short) if rng.random() < 0.5 else (short, long)
+        return {}, {"words": words, "width": width}
 
     @staticmethod
     def call(t: Tensors, o: Options) -> Sequence[Tensor]:

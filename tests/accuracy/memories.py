@@ -145,7 +145,7 @@ class _Connections:
         shape = (size["B"], size["N"], min(size["M"], 64))
         if rng.random() < 0.5:
             return {"patterns": signs(rng, shape, (-1, 1), dtype)}, {}
-        return {"patterns": draws.values(rng, shape, dtype)}, {}
+        return {"patterns": draws.values(rng, shape, dtype).clamp(-10, 10)}, {}
 
     @staticmethod
     def call(t: Tensors, o: Options) -> Sequence[Tensor]:

@@ -27,6 +27,7 @@ class Subject:
         call: takes tensors and options.
         truth: takes the same in float64, and what came; without it, None.
         constant: tensors without gradient.
+        dtypes: of its results.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Subject:
     call: Callable[[Tensors, Options], Sequence[Tensor]]
     truth: Callable[[Tensors, Options, Sequence[Tensor] | None], Truth]
     constant: frozenset[str] = frozenset({"mask"})
+    dtypes: Sequence[str] = tuple(draws.DTYPES)
 
     def sizes(self, tensors: Tensors) -> dict[str, int]:
         """The size of each letter in these tensors."""

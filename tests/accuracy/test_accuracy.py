@@ -8,23 +8,13 @@ import os
 import time
 
 import pytest
-import torch
 
-from . import campaign, found, table
-from .draws import DTYPES
+from . import campaign, found
 
 SEED = int(os.environ.get("NUMBERS_SEED", "0"))
 SECONDS = 60 * float(os.environ.get("NUMBERS_MINUTES", "0"))
-EACH = [(name, dtype) for name in table.SUBJECTS for dtype in DTYPES]
+EACH = campaign.each()
 MOST = 3  # failures that are told
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)  # so that a large memory is split
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("name", "dtype"), EACH)
