@@ -177,11 +177,9 @@ class ClassicalHopfield(nn.Module):
         """Return the weights W between units, (..., M, M), of patterns (..., N, M)."""
         checks.tensor("patterns", patterns)
         checks.shape("patterns", patterns, "(..., N, M)")
-        width = patterns.shape[-1]
-        nothing = patterns.new_zeros(*patterns.shape[:-2], width, width)
-        stored = _write(nothing, patterns, patterns) / width
+        stored = (_connections(patterns) / patterns.shape[-1]).to(patterns.dtype)
         checks.finite(stored, patterns=patterns)
-        return stored - torch.diag_embed(stored.diagonal(dim1=-2, dim2=-1))
+        return stored
 
     @torch.no_grad()
     def forward(self, query: Tensor, patterns: Tensor) -> Tensor:
@@ -201,24 +199,37 @@ class ClassicalHopfield(nn.Module):
         _check(query, patterns, None)
         checks.finite(query, query=query)  # NaN has the sign 0: the result would not show it
         lead = checks.leading(query=(query, 2), patterns=(patterns, 2))
-        connections = self.connections(patterns)
-        state = query.expand(*lead, *query.shape[-2:]).clone()
+        connections = _connections(patterns)
+        checks.finite(connections, patterns=patterns)
+        state = wide(query).expand(*lead, *query.shape[-2:]).clone()
         for _ in range(self.steps):
-            for unit in range(query.shape[-1]):
+            for unit in range(
+                query.shape[-1]
+            ):  # M times the field: whole numbers, without rounding
                 field = (state @ connections[..., unit].unsqueeze(-1))[..., 0]  # (..., L)
                 state[..., unit] = torch.where(field == 0, state[..., unit], field.sign())
-        return state
+        return state.to(query.dtype)
 
     def energy(self, query: Tensor, patterns: Tensor) -> Tensor:
         r"""Return :math:`E = -\frac12 s^T W s` for states (..., L, M); shape (..., L)."""
         _check(query, patterns, None)
-        energy = -((query @ self.connections(patterns)) * query).sum(dim=-1) / 2
-        checks.finite(energy, query=query)
+        state = wide(query)
+        energy = -((state @ _connections(patterns)) * state).sum(dim=-1) / (2 * query.shape[-1])
+        energy = energy.to(query.dtype)
+        checks.finite(energy, query=query, patterns=patterns)
         return energy
 
     def extra_repr(self) -> str:
         """Return the sizes shown by ``print(module)``."""
         return f"steps={self.steps}"
+
+
+def _connections(patterns: Tensor) -> Tensor:
+    """Return M times the weights between units, in `wide` numbers."""
+    patterns = wide(patterns)
+    nothing = patterns.new_zeros(*patterns.shape[:-2], *2 * patterns.shape[-1:])
+    stored = _write(nothing, patterns, patterns)
+    return stored - torch.diag_embed(stored.diagonal(dim1=-2, dim2=-1))
 
 
 def _check(query: Tensor, patterns: Tensor, mask: Tensor | None) -> None:

@@ -5,6 +5,7 @@ section 3.3, arXiv 1410.5401): content, `interpolate`, `shift`, `sharpen`. `loca
 all; a `Head` computes their gates from a controller's output.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memlib import _checks as checks
-from memlib.attention.verbs import _address, _single
+from memlib.attention.verbs import HALF, _address, _single
 
 
 class Gates(NamedTuple):
@@ -66,7 +67,7 @@ def interpolate(content: Tensor, previous: Tensor, gate: float | Tensor) -> Tens
         )
     checks.alike(content=content, previous=previous)
     checks.one_each("gate", gate, content.shape[:-1], content, low=0, high=1)
-    result = _interpolate(content, previous, gate)
+    result = _rounded_once(_interpolate, content, previous, gate)
     checks.finite(result, content=content, previous=previous, gate=gate)
     return result
 
@@ -107,7 +108,7 @@ def shift(weights: Tensor, shift: Tensor) -> Tensor:
             f"shift must have shape (S,) or the leading dimensions of weights, "
             f"{tuple(weights.shape[:-1])}; got {tuple(shift.shape)}"
         )
-    result = _shift(weights, shift)
+    result = _rounded_once(_shift, weights, shift)
     checks.finite(result, weights=weights, shift=shift)
     return result
 
@@ -140,7 +141,7 @@ def sharpen(weights: Tensor, sharpening: float | Tensor) -> Tensor:
     """
     _check_weights("weights", weights)
     checks.one_each("sharpening", sharpening, weights.shape[:-1], weights, low=1)
-    result = _sharpen(weights, sharpening)
+    result = _rounded_once(_sharpen, weights, sharpening)
     if checks.has_nan(result):  # a negative number has no broken power
         checks.within("weights", weights, 0)
         checks.finite(result, weights=weights, sharpening=sharpening)
@@ -307,6 +308,9 @@ def _gates(raw: Tensor, width: int) -> Gates:
 
 
 def _locate(gates: Gates, memory: Tensor, previous: Tensor) -> Tensor:
+    if memory.dtype in HALF:  # rounded once, at the end
+        wide = Gates(*(_single(gate) for gate in gates))
+        return _locate(wide, _single(memory), _single(previous)).to(memory.dtype)
     content = _address(gates.key, memory, "cosine", gates.strength)  # eq. 5
     weights = _interpolate(content, previous, gates.gate)  # eq. 7
     return _sharpen(_shift(weights, gates.shift), gates.sharpening)  # eq. 8, 9
@@ -329,9 +333,16 @@ def _shift(weights: Tensor, shift: Tensor) -> Tensor:
 def _sharpen(weights: Tensor, sharpening: float | Tensor) -> Tensor:
     # w^γ / Σ w^γ = softmax(γ log w), which has nothing to divide and a cheap gradient
     empty, number = weights == 0, torch.finfo(weights.dtype)
-    logs = _single(weights).masked_fill(empty, number.tiny * number.eps).log()
-    sharp = (_for_slots(sharpening) * logs).softmax(dim=-1).masked_fill(empty, 0)
-    return sharp if sharp.dtype == weights.dtype else sharp.to(weights.dtype)
+    logs = weights.masked_fill(empty, number.tiny * number.eps).log()
+    return (_for_slots(sharpening) * logs).softmax(dim=-1).masked_fill(empty, 0)
+
+
+def _rounded_once(
+    formula: Callable[..., Tensor], weights: Tensor, *gates: float | Tensor
+) -> Tensor:
+    """Return what the formula gives, of half precision computed in float32."""
+    gates = tuple(_single(gate) if isinstance(gate, Tensor) else gate for gate in gates)
+    return formula(_single(weights), *gates).to(weights.dtype)
 
 
 def _for_slots(gate: float | Tensor) -> float | Tensor:

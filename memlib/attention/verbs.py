@@ -21,6 +21,7 @@ from memlib.attention.distance import is_traced, squared_distance, wide
 Measure = Literal["dot", "scaled_dot", "cosine", "negative_squared_distance"]
 MEASURES: tuple[str, ...] = get_args(Measure)
 
+ORDINARY = (2.0**-50, 2.0**60)  # norms whose squares float32 holds with room to spare
 HALF = (torch.float16, torch.bfloat16)
 EXPONENT = {  # integers of the same bits, and the bits that hold the exponent
     torch.float32: (torch.int32, 0x7F80_0000),
@@ -307,9 +308,7 @@ def _scores(query: Tensor, keys: Tensor, measure: str, strength: float | Tensor 
         return _times(_nearness(query, keys, strength), strength)
     query, keys = _single(query), _single(keys)
     if measure == "cosine":
-        scale = _power_of_two(keys)
-        scores = _times(_unit(query), strength) @ (keys / scale).mT
-        return scores / _norm(keys / scale).mT
+        return _cosine(_times(_unit(query), strength), keys)
     return _times(_times(query, _scale(measure, query)), strength) @ keys.mT
 
 
@@ -340,19 +339,48 @@ def _times(x: Tensor, strength: float | Tensor) -> Tensor:
     return x if strength == 1.0 else x * strength
 
 
+def _cosine(query: Tensor, keys: Tensor) -> Tensor:
+    """Return q·k / |k|; dividing the scores spares a copy of the keys."""
+    if _is_seen(keys):
+        scores, norm = query @ keys.mT, _norm(keys)
+        if _is_ordinary(norm):
+            return scores / norm.mT
+    keys = keys / _power_of_two(keys)
+    return query @ keys.mT / _unless_zero(_norm(keys)).mT
+
+
 def _unit(x: Tensor) -> Tensor:
+    """Return q / |q|, and 0 for a zero vector."""
+    if _is_seen(x) and _is_ordinary(norm := _norm(x)):
+        return x / norm
     x = x / _power_of_two(x)
-    return x / _norm(x)
+    return x / _unless_zero(_norm(x))
 
 
 def _norm(x: Tensor) -> Tensor:
-    """Return the norm of each vector; of a zero vector infinity, so that its cosine is 0."""
-    return F.threshold(torch.linalg.vector_norm(x, dim=-1, keepdim=True), 0, torch.inf)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return norm
+
+
+def _unless_zero(norm: Tensor) -> Tensor:
+    """Let what is divided by a norm of 0 be 0, and without a gradient."""
+    return F.threshold(norm, 0, torch.inf)
+
+
+def _is_seen(x: Tensor) -> bool:
+    """Whether values may be looked at, and cost no waiting for a device."""
+    return x.device.type == "cpu" and not is_traced() and x.numel() > 0
+
+
+def _is_ordinary(norm: Tensor) -> bool:
+    """Whether no square below vanished or overflowed, so that nothing need be scaled."""
+    low, high = norm.detach().aminmax()
+    return ORDINARY[0] < low.item() and high.item() < ORDINARY[1]
 
 
 def _power_of_two(x: Tensor) -> Tensor:
     """Return the scale (..., 1) at which no square vanishes or overflows, and no digit is lost."""
-    largest = torch.linalg.vector_norm(x.detach(), torch.inf, dim=-1, keepdim=True)
+    largest: Tensor = torch.linalg.vector_norm(x.detach(), torch.inf, dim=-1, keepdim=True)
     integer, exponent = EXPONENT[x.dtype]
     bits = largest.clamp_min(torch.finfo(x.dtype).tiny).view(integer)
     return bits.bitwise_and(exponent).view(x.dtype)

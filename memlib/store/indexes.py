@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memlib.attention.verbs import _single, _unit
+from memlib.attention.verbs import _power_of_two, _single, _unit
 from memlib.store.nearest import nearest
 
 Backend = Literal["exact", "flat", "hnsw", "ivf"]
@@ -143,6 +143,11 @@ class Index:
             options = self.faiss.SearchParametersHNSW(sel=self.alive, efSearch=max(effort, k))
         else:
             options = self.faiss.SearchParametersIVF(sel=self.alive, nprobe=effort)
+        if self.measure in (
+            "dot",
+            "scaled_dot",
+        ):  # nothing changes the order, and nothing overflows
+            query = _single(query) / _power_of_two(_single(query))
         _, entry = self.index.search(self._vectors(query), k, params=options)
         return np.where(entry < 0, -1, self.slot[entry])
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from memlib.attention.verbs import _scores
+from memlib.attention.verbs import _power_of_two, _scores, _single
 
 GROUP = 64  # neighbouring slots of which one score is kept
 QUERIES = 64  # that look through a large memory together
@@ -38,6 +38,9 @@ def nearest(
     search = _nearest_in_large if large else _nearest
     exactly = nullcontext() if keys.is_meta else torch.autocast(keys.device.type, enabled=False)
     with torch.no_grad(), exactly:
+        if measure in ("dot", "scaled_dot"):  # nothing changes the order, and nothing overflows
+            query = _single(query)
+            query = query / _power_of_two(query)
         found = [search(part, keys, most, measure, mask) for part in query.split(step, dim=1)]
         best = torch.cat(found, dim=1)
         if mask is not None:
