@@ -195,6 +195,9 @@ class MemoryAttention(nn.Module):
             of the memory, as far as they are filled and a window reaches, then over the new tokens;
             one that comes alone, without a gradient, already lies in its slot of the cache.
 
+        Accuracy: float32 2e-6, bfloat16 1e-1, float16 1e-2, of the largest result, times its
+        condition.
+
         Raises:
             TypeError: wrong dtypes, or a memory of another kind.
             ValueError: wrong shapes; a cache with too few free slots; a position beyond a learned
@@ -403,6 +406,9 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Read the memory by `address`, (..., T, D) -> (..., T, D).
+
+        Accuracy: float32 2e-6, bfloat16 1e-1, float16 1e-2, of the largest result, times its
+        condition.
 
         Raises:
             TypeError: wrong dtypes.
