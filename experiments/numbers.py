@@ -7,7 +7,6 @@ the bound grows, and an error counts as the same part of it.
 
 import argparse
 import copy
-import math
 import time
 from typing import Any
 
@@ -23,14 +22,24 @@ STEPS = (1, 10, 100)  # after which a machine is compared with itself in float64
 COUNT = 100  # examples of each function and dtype
 
 
+class Failure(Exception):
+    """An example is further off than its bound: nothing is recorded."""
+
+
 def largest(name: str, dtype: str, seed: int, count: int) -> dict[str, Any]:
-    """Return the largest errors of one function in one dtype."""
+    """Return the largest errors of one function in one dtype.
+
+    Raises:
+        Failure: one is beyond its bound.
+    """
     result = gradient = 0.0
     for example in campaign.examples(name, dtype, seed, count):
         for error in campaign.judge(example):
+            if error.ratio > 1:
+                raise Failure(campaign.report(example, error))
             if error.said.startswith("gradient"):
                 gradient = max(gradient, error.ratio)
-            elif error.ratio < math.inf:
+            else:
                 result = max(result, error.ratio)
     bound = getattr(BOUNDS[name], dtype)
     row = {"function": name, "dtype": dtype, "examples": count, "bound": bound}
@@ -57,8 +66,8 @@ def _short(x: float) -> float:
     return float(f"{x:.2g}")
 
 
-def main(arguments: list[str]) -> None:
-    """Run the campaign and record what is met."""
+def main(arguments: list[str]) -> int:
+    """Run the campaign and record what is met; where something fails, tell it instead."""
     parser = argparse.ArgumentParser(prog="python -m experiments numbers", description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=COUNT, help="examples of each")
@@ -66,14 +75,23 @@ def main(arguments: list[str]) -> None:
     command_line.add_running(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    begin, functions = time.perf_counter(), []
+    begin, functions, failures = time.perf_counter(), [], []
     for name, dtype in campaign.each():
-        functions.append(largest(name, dtype, options.seed, options.count))
-        row = functions[-1]
+        try:
+            row = largest(name, dtype, options.seed, options.count)
+        except Failure as failure:
+            failures.append(f"{name} {dtype}: {failure}")
+            print(failures[-1], flush=True)
+            continue
+        functions.append(row)
         print(f"{name:30}{dtype:10}{row['error']:<10}{row['gradient_error']:<10}", flush=True)
+    if failures:
+        print(f"{len(failures)} fail: nothing is recorded")
+        return 1
     machines = [deviations(kind, d, options.seed) for kind in (NTM, DNC) for d in DTYPES]
     command = f"python -m experiments numbers --seed {options.seed} --count {options.count}"
     record = {"experiment": "numbers", "seed": options.seed, "command": command}
     record |= {"seconds": round(time.perf_counter() - begin), "functions": functions}
     record |= {"sequences": machines, **records.origin(records.maker(command))}
     records.merge(options.results / "numbers.json", record, ("experiment", "seed"))
+    return 0

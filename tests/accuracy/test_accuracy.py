@@ -5,6 +5,8 @@ NUMBERS_MINUTES=20          for so long, instead of a fixed number of examples
 """
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -36,3 +38,24 @@ def test_each_result_is_that_of_float64(name, dtype):
 def test_what_once_failed_is_right(example):
     error = campaign.failing(example)
     assert error is None, campaign.report(example, error)
+
+
+LARGE_KEYS = """
+import torch
+from memlib.store import Store
+for measure in ("dot", "negative_squared_distance"):
+    store = Store(4, 1, backend="ivf", measure=measure)
+    keys = torch.randn(1, 300, 4, generator=torch.Generator().manual_seed(0)) * 1e30
+    try:
+        store.add(keys, keys[..., :1])
+        store.address(keys[:, :2], 3)
+    except ValueError as error:
+        assert "must" in str(error), error
+print("alive")
+"""
+
+
+def test_keys_whose_squares_overflow_do_not_end_the_process():
+    """faiss aborts when it learns the clusters of such keys; nobody can catch that."""
+    run = subprocess.run([sys.executable, "-c", LARGE_KEYS], capture_output=True, text=True)
+    assert run.stdout == "alive\n", run.stderr[-500:]
