@@ -22,7 +22,7 @@ STEPS = (1, 10, 100)  # after which a machine is compared with itself in float64
 COUNT = 100  # examples of each function and dtype
 
 
-class Failure(Exception):
+class BeyondError(Exception):
     """An example is further off than its bound: nothing is recorded."""
 
 
@@ -30,13 +30,13 @@ def largest(name: str, dtype: str, seed: int, count: int) -> dict[str, Any]:
     """Return the largest errors of one function in one dtype.
 
     Raises:
-        Failure: one is beyond its bound.
+        BeyondError: one is beyond its bound.
     """
     result = gradient = 0.0
     for example in campaign.examples(name, dtype, seed, count):
         for error in campaign.judge(example):
             if error.ratio > 1:
-                raise Failure(campaign.report(example, error))
+                raise BeyondError(campaign.report(example, error))
             if error.said.startswith("gradient"):
                 gradient = max(gradient, error.ratio)
             else:
@@ -79,8 +79,8 @@ def main(arguments: list[str]) -> int:
     for name, dtype in campaign.each():
         try:
             row = largest(name, dtype, options.seed, options.count)
-        except Failure as failure:
-            failures.append(f"{name} {dtype}: {failure}")
+        except BeyondError as error:
+            failures.append(f"{name} {dtype}: {error}")
             print(failures[-1], flush=True)
             continue
         functions.append(row)

@@ -52,8 +52,8 @@ def of_machine(name: str, known: list[dict[str, Any]]) -> list[str]:
         mine = [row for row in found if row["dtype"] == dtype]
         if mine:
             cells.append([dtype, *(f"{max(row[s] for row in mine):.2g}" for s in steps)])
-    head = ["dtype", *(f"{s.removeprefix('after_')} steps" for s in steps)]
-    title = "How far logits went from float64, untrained"
+    head = ["dtype", *(s.replace("_", " ") for s in steps)]
+    title = "How far logits went from float64 after so many steps, untrained"
     return table(title, head, cells) if cells else []
 
 

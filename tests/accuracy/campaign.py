@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import draws, gates, layers, machines, memories, table, truth, verbs  # noqa: F401
+from . import draws, gates, layers, machines, memories, table, truth, verbs
 from .bounds import BOUNDS, GRADIENT
 from .draws import DTYPES, LARGE, Tensors
 
+ROOMS = (verbs, memories, gates, machines, layers)  # each enters its functions into the table
 RANGE = 1e36  # a number on the way from which on a call may refuse
 NARROW = 1e3  # an argument from which on the layers of a module may leave float16
 COUNT = 40  # examples of each function and dtype in the fixed draw
@@ -352,8 +353,9 @@ def examples(name: str, dtype: str, seed: int, count: int | None = None) -> Iter
 
 
 def each() -> list[tuple[str, str]]:
-    """Every function with every dtype of its results."""
-    return [(name, dtype) for name, s in table.SUBJECTS.items() for dtype in s.dtypes]
+    """Every function with every dtype of its results, room by room."""
+    subjects = [s for room in ROOMS for s in table.SUBJECTS.values() if s.room == room.__name__]
+    return [(s.name, dtype) for s in subjects for dtype in s.dtypes]
 
 
 def count(name: str) -> int:

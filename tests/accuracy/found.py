@@ -18,6 +18,8 @@ FOUND: list[Example] = [
         given("Store.address", "float32", **NEAR, lengths=[3], measure=FAR, backend=backend, k=3)
         for backend in ("exact", "flat", "hnsw", "ivf")
     ),
+    given("Store.read", "float32", **NEAR, values=[[[1.0], [2.0], [3.0]]], lengths=[3],
+          measure=FAR, backend="exact", k=2),
     given("address", "float16", query=[[[1000.0]]], keys=[[[1000.0]]], measure=FAR, strength=0.2),
     # the only readable slot has a score beyond float16
     given("address", "float16", **MASKED, measure="dot"),

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import memlib
-from tests import reference
+from tests.reference import dnc, memn2n, ntm
 
 from . import draws, truth
 from .draws import Random, Tensors
@@ -183,7 +183,7 @@ class _NTM:
 
         def run(t: Tensors) -> list[Tensor]:
             state = [t[n] for n in memlib.NTMState._fields]
-            logits, after = reference.ntm(
+            logits, after = ntm(
                 o["controller"], own(t), t["x"].unsqueeze(1), state,
                 reads=make["read_heads"], writes=make["write_heads"], shifts=3,
             )  # fmt: skip
@@ -220,7 +220,7 @@ class _DNC:
         def run(t: Tensors) -> list[Tensor]:
             state = [t[n] for n in memlib.DNCState._fields]
             x = t["x"].unsqueeze(1)
-            logits, after = reference.dnc(o["controller"], own(t), x, state, options)
+            logits, after = dnc(o["controller"], own(t), x, state, options)
             return [logits[:, 0], *after[:6]]
 
         return told(run, t, o)
@@ -260,7 +260,7 @@ class _MemN2N:
             p = {n: x.detach().numpy() for n, x in own(t).items()}
             tables = [p[f"embeddings.{i}"] for i in range(sum("embeddings" in n for n in p))]
             rows = [
-                reference.memn2n(
+                memn2n(
                     tables, story.tolist(), question.tolist(), **make,
                     answer=p.get("answer"), between=p.get("between"),
                 )

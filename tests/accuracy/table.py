@@ -26,6 +26,7 @@ class Subject:
         draw: takes a generator, the dtype and a size for each letter.
         call: takes tensors and options.
         truth: takes the same in float64, and what came; without it, None.
+        room: the module that enters it here.
         constant: tensors without gradient.
         dtypes: of its results.
     """
@@ -35,6 +36,7 @@ class Subject:
     draw: Callable[[Random, str, dict[str, int]], tuple[Tensors, Options]]
     call: Callable[[Tensors, Options], Sequence[Tensor]]
     truth: Callable[[Tensors, Options, Sequence[Tensor] | None], Truth]
+    room: str
     constant: frozenset[str] = frozenset({"mask"})
     dtypes: Sequence[str] = tuple(draws.DTYPES)
 
@@ -48,14 +50,12 @@ class Subject:
         return found
 
 
-def subject(name: str, shapes: dict[str, str], **more: Any) -> Callable[[type], type]:
+def subject(name: str, shapes: dict[str, str], **more: Any) -> Callable[[Any], Any]:
     """Enter a class with `draw`, `call` and `truth` into the table."""
 
-    def enter(kind: type) -> type:
-        SUBJECTS[name] = Subject(
-            name, shapes, kind.draw, kind.call, kind.truth,
-            **more,
-        )  # fmt: skip
+    def enter(kind: Any) -> Any:
+        room = kind.__module__
+        SUBJECTS[name] = Subject(name, shapes, kind.draw, kind.call, kind.truth, room, **more)
         return kind
 
     return enter
