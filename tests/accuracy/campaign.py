@@ -209,13 +209,14 @@ def slopes(
     wide = [g.double() for g in weighed]
     reach = max(float(torch.as_tensor(w.reach).max()) for _, w in pairs)
     reach = max(reach, told.reach)
+    parts = [(g.abs() * w.size).sum(-1) for g, (_, w) in zip(wide, pairs, strict=True)]
+    loud = max(float(part.max()) if part.numel() else 0.0 for part in parts)
     if told.slopes:
         sizes = told.slopes(wide)
     else:
-        loud = max(float((g.abs() * w.size).max()) for g, (_, w) in zip(wide, pairs, strict=True))
         floor = loud * (1 + reach)
         sizes = moved(example, {n: exact[n] for n in names}, right, wide, which, floor)
-    limit = GRADIENT[example.dtype] + 10 * truth.ROUNDING * reach
+    limit = GRADIENT[example.dtype] + 10 * math.expm1(min(truth.ROUNDING * reach, 50))
     number = torch.finfo(dtype)
     errors = []
     for name, our, true in zip(names, ours, right, strict=True):
@@ -227,7 +228,9 @@ def slopes(
         off = (our.double() - true).abs() - spared
         ratio = off.clamp_min(0) / (limit * size).clamp_min(1e-300)
         ratio = torch.where(off <= 0, 0.0, ratio)
-        ratio = torch.where(our.isfinite(), ratio, math.inf)
+        # what leads to it may be beyond float32, even where a strength of 0 hides that
+        lost = 0.0 if told.largest * loud >= RANGE else math.inf
+        ratio = torch.where(our.isfinite(), ratio, lost)
         ratio = torch.where(size >= number.max / 1e3, 0.0, ratio)  # cannot be held on the way
         ratio = torch.where(free(example, name, arguments[name]) & our.isfinite(), 0.0, ratio)
         errors.append(worst(ratio, our.double(), true, f"gradient by {name}"))
@@ -238,6 +241,9 @@ def free(example: Example, name: str, x: Tensor) -> Tensor:
     """Where any finite gradient will do: none is right, or float32 cannot hold what leads to it."""
     if name in COMPARED and example.options.get("measure", "cosine") == "cosine":
         return (x == 0).all(-1, keepdim=True)  # a vector of zeros has no direction
+    faint = [float(example.tensors[n].abs().max()) for n in COMPARED if n in example.tensors]
+    if name in COMPARED and max(faint) < 100 * truth.TINY:
+        return torch.ones((), dtype=torch.bool)
     if name in SHARES:
         return x.abs() < truth.TINY
     return torch.zeros((), dtype=torch.bool)

@@ -123,7 +123,9 @@ class _FeedForward:
         make = {"width": int(rng.choice((1, 8, 64))), "slots": int(rng.choice((1, 5, 100)))}
         make |= {"activation": str(rng.choice(("relu", "gelu", "softmax")))}
         t = parameters(rng, memlib.FeedForward(**make), dtype, float(rng.choice(GAINS)))
-        x = rng.standard_normal((2, 3, make["width"])) * draws.power(rng, dtype, 10)
+        x = rng.standard_normal((2, 3, make["width"])) * draws.power(
+            rng, dtype, 1 if dtype == "float16" else 10
+        )
         return t | {"x": draws.fit(x, dtype)}, {"make": make}
 
     @staticmethod

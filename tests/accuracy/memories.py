@@ -322,7 +322,8 @@ class _StoreRead:
         value = (look.weights @ values).squeeze(2)
         slack = truth.TINY * (values.shape[-2] + values.abs().sum(-2))
         weights = look.weights.squeeze(2)
-        results = [Expected(value, size, reach, slack), Expected(value, size, reach, slack)]
+        grain = 1 + values.abs().sum(-2)
+        results = [Expected(value, size, reach, slack, grain) for _ in range(2)]
         faint = weights.detach().clamp_min(truth.FAINT)
         results.append(Expected(weights, faint, reach, kind="weights"))
 
@@ -381,9 +382,8 @@ class _KnnLm:
             by_logits = blame + blame.sum(-1, True) * alone.exp()
             per = (g * (-value.detach()).exp()).nan_to_num(posinf=1e300)
             wanted = (share * per).gather(-1, tokens)
-            by_mix = (
-                g * (-value.detach()).exp() * (near.detach().exp() + alone.exp())
-            ).nan_to_num()
+            each = (near.detach() - value.detach()).exp() + (alone - value.detach()).exp()
+            by_mix = (g * each).nan_to_num()
             return pulled(look, wanted, t) | {"logits": by_logits, "mix": by_mix.sum(-1)}
 
         largest = max(look.largest, 0.0)

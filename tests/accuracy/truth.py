@@ -41,7 +41,7 @@ class Expected:
     size: Tensor
     reach: Tensor | float = 0.0
     slack: Tensor | float = 0.0
-    grain: float = 1.0
+    grain: Tensor | float = 1.0
     kind: str = ""
 
 

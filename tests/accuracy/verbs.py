@@ -68,7 +68,8 @@ def attended(t: Tensors, o: Options, got: Sequence[Tensor] | None) -> Truth:
     found, values = looked(t, o, picked), t["values"]
     size = truth.read_size(found.weights, values, found.readable)
     slack = truth.TINY * (values.shape[-2] + values.detach().abs().sum(-2, True))
-    results = [Expected(found.weights @ values, size, found.reach, slack)]
+    grain = 1 + values.detach().abs().sum(-2, True)  # weights, too, are numbers of the dtype
+    results = [Expected(found.weights @ values, size, found.reach, slack, grain)]
     if o.get("need_weights"):
         faint = found.weights.detach().clamp_min(truth.FAINT)
         results.append(Expected(found.weights, faint, found.reach, kind="weights"))
