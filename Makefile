@@ -19,7 +19,11 @@ export COVERAGE_FILE := $(OUT)/.build/coverage
 export HYPOTHESIS_STORAGE_DIRECTORY := $(OUT)/.build/hypothesis
 export MEMLIB_PAGES := $(OUT)/_build/html
 .DEFAULT_GOAL := help
+<<<<<<< HEAD
 .PHONY: help environment book lab test fast pages notebooks numbers serve tidy lint bench twice links \
+=======
+.PHONY: help environment book lab test fast pages notebooks serve tidy lint bench gpu twice links \
+>>>>>>> main
 	address lock lowest clean
 
 help:  ## this list
@@ -64,6 +68,9 @@ lint: environment  ## ruff and mypy
 
 bench: environment  ## timings beside what a user would pick instead
 	OMP_NUM_THREADS=$$(getconf _NPROCESSORS_ONLN) $(RUN) -m benchmarks
+
+gpu:  ## memlib on a GPU, tested and timed in eight minutes; without one, what it would run
+	OMP_NUM_THREADS=$$(getconf _NPROCESSORS_ONLN) $(PYTHON) tools/gpu.py
 
 twice: environment  ## two clean builds in two folders, compared byte for byte
 	$(RUN) tools/twice.py

@@ -84,7 +84,7 @@ class Decoding:
 
     def prepare(self) -> tuple[Any, Tensor]:
         """Return the next token's rotary angles, and which slots of a static cache it reads."""
-        self.layer._marks(self.ours._positions(1), self.ours)  # kept for the layers of this step
+        self.layer._marks(self.ours._next(1), self.ours)  # kept for the layers of this step
         position = self.ours.lengths[:1]
         readable = torch.arange(self.ours.slots).expand(1, 1, 1, -1) <= position
         return self.angles(self.ours.keys, position.unsqueeze(0)), readable
@@ -123,7 +123,8 @@ class Decoding:
         assert [buffer.data_ptr() for buffer in ours] == self.places
         assert sum(buffer.untyped_storage().nbytes() for buffer in ours) == self.ours.nbytes
         batch, kv_heads, slots, width = self.ours.keys.shape
-        assert self.ours.nbytes == 2 * 4 * batch * kv_heads * slots * width + 8 * batch
+        numbers = 2 * batch * kv_heads * slots * width
+        assert self.ours.nbytes == 4 * numbers + 8 * batch * (slots + 1)  # positions, lengths
         pairs = zip(self.kept("keys"), self.kept("values"), strict=True)
         peers = (keys.nbytes + values.nbytes for keys, values in pairs)
         return dict(zip(WAYS, (self.ours.nbytes, *peers), strict=True))

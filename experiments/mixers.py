@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memlib import read, write
+from memlib import KVCache, read, write
 from memlib.transformer.layers import SCALE
 
 
@@ -250,7 +250,9 @@ def nbytes(memory: Any) -> int:
     """
     if memory is None:
         return 0
-    size: int | None = getattr(memory, "nbytes", None)  # of a tensor, a cache, a segment
+    if isinstance(memory, KVCache):  # the positions of a text follow from its length
+        memory = (memory.keys, memory.values, memory.lengths)
+    size: int | None = getattr(memory, "nbytes", None)  # of a tensor, a segment
     return sum(nbytes(part) for part in memory) if size is None else size
 
 

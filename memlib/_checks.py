@@ -1,20 +1,22 @@
 """Validation of arguments: the one place where memlib's public functions refuse bad input.
 
 Shapes, dtypes and Python numbers are checked always. Values inside tensors are looked at in
-eager mode only (never while compiling, on ``meta`` or under ``vmap``), and only in the result:
-when it holds NaN, the argument that brought it is named.
+eager mode only (never while compiling, while a CUDA graph is captured, on ``meta`` or under
+``vmap``), and only in the result: when it holds NaN, the argument that brought it is named.
 """
 
 import math
 import sys
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 
 def tensor(name: str, value: object) -> None:
     """Refuse anything but a floating-point tensor."""
+    untraced()
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
     if not value.is_floating_point():
@@ -23,8 +25,15 @@ def tensor(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a dense tensor; got layout {value.layout}")
 
 
+def untraced() -> None:
+    """Refuse `torch.jit.trace`, which makes constants of the shapes and checks of one example."""
+    if torch._C._get_tracing_state() is not None:  # the cheapest way to ask
+        raise RuntimeError("torch.jit.trace would keep one example's shapes; use torch.export")
+
+
 def integers(name: str, value: object) -> None:
     """Refuse anything but a tensor of int32 or int64."""
+    untraced()
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
     if value.dtype not in (torch.int64, torch.int32):
@@ -52,8 +61,13 @@ def shape(name: str, value: Tensor, rule: str, **sizes: int) -> None:
     raise ValueError(f"{name} must have shape {rule}{where}; got {tuple(value.shape)}")
 
 
-def alike(**tensors: Tensor | None) -> None:
-    """Refuse tensors of different dtype (autocast aside) or device."""
+def rows(name: str, value: Tensor, rule: str, held: int, **sizes: int) -> None:
+    """Refuse a `shape` whose B is not that of a memory; one row serves any number of rows."""
+    shape(name, value, rule, **sizes if held == 1 else {"B": held} | sizes)
+
+
+def together(**tensors: Tensor | None) -> None:
+    """Refuse tensors on different devices."""
     named = [(n, t) for n, t in tensors.items() if t is not None]
     first_name, first = named[0]
     for name, value in named[1:]:
@@ -61,6 +75,14 @@ def alike(**tensors: Tensor | None) -> None:
             raise ValueError(
                 f"{name} must be on the device of {first_name}, {first.device}; got {value.device}"
             )
+
+
+def alike(**tensors: Tensor | None) -> None:
+    """Refuse tensors of different dtype (autocast aside) or device."""
+    together(**tensors)
+    named = [(n, t) for n, t in tensors.items() if t is not None]
+    first_name, first = named[0]
+    for name, value in named[1:]:
         if value.dtype != first.dtype and not torch.is_autocast_enabled(first.device.type):
             raise TypeError(
                 f"{name} must have the dtype of {first_name}, {first.dtype}; got {value.dtype}"
@@ -97,33 +119,44 @@ def mask(value: object, scores: Sequence[int], device: torch.device) -> None:
         raise TypeError(f"mask must have dtype torch.bool (True = may be read); got {value.dtype}")
     if value.device != device:
         raise ValueError(f"mask must be on the device of query, {device}; got {value.device}")
-    per_slot = value.ndim == 1 and value.shape[0] == scores[-1]
-    full = value.ndim == len(scores) and all(
-        m in (1, s) for m, s in zip(value.shape[:-1], scores[:-1], strict=True)
-    )
-    if not per_slot and not (full and value.shape[-1] == scores[-1]):
-        raise ValueError(
-            "mask must have shape (N,) or (..., L, N), sizes before N may be 1, "
-            f"for scores of shape {tuple(scores)}; got {tuple(value.shape)}"
-        )
+    fits("mask", value, scores, "scores of shape")
 
 
-def number(name: str, value: object, low: float, high: float = math.inf) -> None:
-    """Refuse anything but a finite Python number in [low, high]."""
+def fits(name: str, value: Tensor, to: Sequence[int], rule: str) -> None:
+    """Refuse a tensor that does not broadcast, right-aligned, to a shape that stays as it is."""
+    shape = value.shape
+    late = to[len(to) - len(shape) :]
+    if len(shape) > len(to) or any(s not in (1, t) for s, t in zip(shape, late, strict=True)):
+        raise ValueError(f"{name} must broadcast to {rule} {tuple(to)}; got {tuple(shape)}")
+
+
+def number(name: str, value: object, low: float, high: float = math.inf) -> float:
+    """Refuse anything but a finite number in [low, high]; returns Python's own of it."""
+    value = _plain(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number; got {type(value).__name__}")
     if not (low <= value <= high and abs(value) <= sys.float_info.max):
         rule = f" and at least {low:g}" if high == math.inf else f" and in [{low:g}, {high:g}]"
         raise ValueError(f"{name} must be finite{rule * (low > -math.inf)}; got {value}")
+    return value
 
 
-def integer(name: str, value: object, low: int, high: float = math.inf) -> None:
-    """Refuse anything but a Python integer in [low, high]."""
+def integer(name: str, value: object, low: int, high: float = math.inf) -> int:
+    """Refuse anything but an integer in [low, high]; returns Python's own of it."""
+    value = _plain(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer; got {type(value).__name__}")
     if not low <= value <= high:
         rule = f"at least {low}" if high == math.inf else f"in [{low}, {high}]"
         raise ValueError(f"{name} must be {rule}; got {value}")
+    return value
+
+
+def _plain(value: object) -> object:
+    """Return Python's own number of numpy's, which is stored and shown in its place."""
+    if isinstance(value, np.integer):
+        return int(value)
+    return float(value) if isinstance(value, np.floating) else value
 
 
 def choice(name: str, value: object, allowed: Sequence[str]) -> None:
@@ -134,22 +167,18 @@ def choice(name: str, value: object, allowed: Sequence[str]) -> None:
 
 def one_each(
     name: str, value: object, rows: Sequence[int], like: Tensor, low: float, high: float = math.inf
-) -> None:
-    """Refuse a gate that is neither a number in [low, high] nor a tensor of them, one a row."""
+) -> float | Tensor:
+    """Refuse a gate that is neither a number in [low, high] nor a tensor of them, one a row.
+
+    Returns it, a number as Python's own.
+    """
     if not isinstance(value, Tensor):
-        number(name, value, low, high)
-        return
+        return number(name, value, low, high)
     tensor(name, value)
     alike(**{"its memory": like, name: value})
-    fits = value.ndim == 0 or (
-        value.ndim == len(rows) and all(v in (1, r) for v, r in zip(value.shape, rows, strict=True))
-    )
-    if not fits:
-        raise ValueError(
-            f"{name} must be a number or have one value a row, shape {tuple(rows)}; "
-            f"got {tuple(value.shape)}"
-        )
+    fits(name, value, rows, "shape")
     within(name, value, low, high)
+    return value
 
 
 def within(name: str, value: Tensor, low: float, high: float = math.inf) -> None:
@@ -161,21 +190,31 @@ def within(name: str, value: Tensor, low: float, high: float = math.inf) -> None
 
 
 def has_nan(value: Tensor) -> bool:
-    """Whether an eager tensor holds NaN; False while compiling, on meta or under vmap."""
-    if torch.compiler.is_compiling():
+    """Whether an eager tensor holds NaN; False where values may not be looked at."""
+    if unseen(value):
         return False
     # the difference of two infinities is NaN, too
     return math.isnan(_total(value)) and anywhere(value.isnan())
 
 
 def anywhere(condition: Tensor) -> bool:
-    """Whether an eager condition holds anywhere; False while compiling, on meta or under vmap."""
-    if torch.compiler.is_compiling() or condition.is_meta:
+    """Whether an eager condition holds anywhere; False where values may not be looked at."""
+    if unseen(condition):
         return False
     try:
         return bool(condition.any() if condition.ndim else condition)
     except RuntimeError:  # vmap forbids looking at values
         return False
+
+
+def unseen(value: Tensor) -> bool:
+    """Whether values may not be looked at: while compiling or captured, and on meta."""
+    return torch.compiler.is_compiling() or value.is_meta or captured(value)
+
+
+def captured(value: Tensor) -> bool:
+    """Whether a CUDA graph is being captured, during which the host may not wait for values."""
+    return value.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def finite(result: Tensor, **inputs: Tensor | float | None) -> None:

@@ -4,6 +4,9 @@ The modern Hopfield network is attention whose keys and values are the same patt
 classical one stores them as a sum of outer products. Both go downhill on an energy.
 """
 
+import math
+from typing import TYPE_CHECKING, Any, Literal, overload
+
 import torch
 from torch import Tensor, nn
 
@@ -20,13 +23,14 @@ class Hopfield(nn.Module):
 
     Args:
         strength: inverse temperature :math:`\beta > 0`: small averages all patterns, large
-            picks the nearest.
+            picks the nearest. A number, or a tensor that broadcasts to (..., L); a
+            `torch.nn.Parameter` is learned, another tensor becomes a buffer.
         steps: how many updates at most.
         tolerance: a query that moved by no more than this (Euclidean distance) stays where it
             is; 0 runs all steps.
 
     Raises:
-        TypeError: an argument is no number.
+        TypeError: an argument is no number, nor, for strength, a floating-point tensor.
         ValueError: strength not above 0, steps below 1, negative tolerance.
 
     Source:
@@ -40,14 +44,33 @@ class Hopfield(nn.Module):
         tensor([[1., 1., 1., 1.]])
     """
 
-    def __init__(self, strength: float = 1.0, *, steps: int = 1, tolerance: float = 0.0) -> None:
+    strength: float | Tensor
+
+    def __init__(
+        self, strength: float | Tensor = 1.0, *, steps: int = 1, tolerance: float = 0.0
+    ) -> None:
         super().__init__()
-        checks.number("strength", strength, low=0)
-        if strength == 0:
-            raise ValueError("strength must be above 0; got 0 (its energy would be infinite)")
-        checks.integer("steps", steps, 1)
-        checks.number("tolerance", tolerance, low=0)
-        self.strength, self.steps, self.tolerance = strength, steps, tolerance
+        _keep_strength(self, strength)
+        _above_0(self.strength)
+        self.steps = checks.integer("steps", steps, 1)
+        self.tolerance = checks.number("tolerance", tolerance, low=0)
+
+    @overload
+    def forward(
+        self, query: Tensor, patterns: Tensor, *, mask: Tensor | None = ...,
+        need_weights: Literal[False] = ...,
+    ) -> Tensor: ...  # fmt: skip
+
+    @overload
+    def forward(
+        self, query: Tensor, patterns: Tensor, *, mask: Tensor | None = ...,
+        need_weights: Literal[True],
+    ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
+
+    @overload
+    def forward(
+        self, query: Tensor, patterns: Tensor, *, mask: Tensor | None = ..., need_weights: bool
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
 
     def forward(
         self,
@@ -62,7 +85,7 @@ class Hopfield(nn.Module):
         Args:
             query: (..., L, M), where the search begins.
             patterns: (..., N, M), what is stored.
-            mask: bool, True = may be retrieved; (N,) or (..., L, N).
+            mask: bool, True = may be retrieved; broadcasts to (..., L, N).
             need_weights: return also the weights of the last step.
 
         Returns:
@@ -73,11 +96,10 @@ class Hopfield(nn.Module):
 
         Raises:
             TypeError: wrong dtypes.
-            ValueError: wrong shapes or NaN.
+            ValueError: wrong shapes, a strength that is not above 0, or NaN.
         """
-        _check(query, patterns, mask)
+        lead = self._check(query, patterns, mask)
         patterns, _ = _hide(mask, patterns)
-        lead = checks.leading(query=(query, 2), patterns=(patterns, 2))
         state, weights = query.expand(*lead, *query.shape[-2:]), None
         resting = torch.zeros_like(state[..., :1], dtype=torch.bool)
         for step in range(self.steps):
@@ -88,8 +110,11 @@ class Hopfield(nn.Module):
             moved = torch.linalg.vector_norm(new - state, dim=-1, keepdim=True)
             state = torch.where(resting, state, new)
             resting = resting | (moved <= self.tolerance)
-        checks.finite(state, query=query, patterns=patterns)
+        checks.finite(state, query=query, patterns=patterns, strength=self.strength)
         return state if weights is None else (state, weights)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     def energy(self, query: Tensor, patterns: Tensor, *, mask: Tensor | None = None) -> Tensor:
         r"""Return :math:`E = -\beta^{-1}\log\sum_n e^{\beta x_n\cdot\xi} + \frac12|\xi|^2 + C`.
@@ -99,7 +124,7 @@ class Hopfield(nn.Module):
         Args:
             query: (..., L, M).
             patterns: (..., N, M).
-            mask: bool, True = may be retrieved; (N,) or (..., L, N).
+            mask: bool, True = may be retrieved; broadcasts to (..., L, N).
 
         Returns:
             Energies (..., L); :math:`\frac12|\xi|^2` where nothing may be retrieved.
@@ -108,7 +133,7 @@ class Hopfield(nn.Module):
 
         Raises:
             TypeError: wrong dtypes.
-            ValueError: wrong shapes or NaN.
+            ValueError: wrong shapes, a strength that is not above 0, or NaN.
 
         Source:
             Ramsauer et al. 2020, eq. 2.
@@ -121,11 +146,13 @@ class Hopfield(nn.Module):
             >>> bool(net.energy(net(patterns[:1] / 2, patterns), patterns) < before)
             True
         """
-        _check(query, patterns, mask)
+        self._check(query, patterns, mask)
+        strength = wide(self.strength) if isinstance(self.strength, Tensor) else self.strength
+        each = strength.unsqueeze(-1) if isinstance(strength, Tensor) else strength
         hidden, _ = _hide(mask, patterns)
         state, stored = wide(query), wide(hidden)  # a small difference of great numbers
         at_rest = state.square().sum(dim=-1) / 2
-        scores = self.strength * (state @ stored.mT)  # (..., L, N)
+        scores = each * (state @ stored.mT)  # (..., L, N)
         if patterns.shape[-2] == 0:
             return at_rest.expand(scores.shape[:-1]).to(query.dtype)
         readable = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask
@@ -136,14 +163,24 @@ class Hopfield(nn.Module):
         norms = stored.square().sum(dim=-1).unsqueeze(-2).expand_as(scores)
         farthest = norms.masked_fill(~readable, 0).amax(dim=-1)
         log_count = count.clamp_min(1).to(scores.dtype).log()
-        well = (log_count - log_sum) / self.strength + farthest / 2
-        energy = (well.masked_fill(count == 0, 0) + at_rest).to(query.dtype)
-        checks.finite(energy, query=query, patterns=patterns)
+        log_sum = log_sum.masked_fill(count == 0, 0)  # too large for the gradient of the quotient
+        energy = ((log_count - log_sum) / strength + farthest / 2).masked_fill(
+            count == 0, 0
+        ) + at_rest
+        energy = energy.to(query.dtype)
+        checks.finite(energy, query=query, patterns=patterns, strength=strength)
         return energy
+
+    def _check(self, query: Tensor, patterns: Tensor, mask: Tensor | None) -> torch.Size:
+        """Return the common leading dimensions."""
+        lead = _check(query, patterns, mask)
+        checks.one_each("strength", self.strength, (*lead, query.shape[-2]), query, -math.inf)
+        _above_0(self.strength)
+        return lead
 
     def extra_repr(self) -> str:
         """Return the sizes shown by ``print(module)``."""
-        return f"strength={self.strength}, steps={self.steps}, tolerance={self.tolerance}"
+        return f"strength={_shown(self.strength)}, steps={self.steps}, tolerance={self.tolerance}"
 
 
 class ClassicalHopfield(nn.Module):
@@ -175,8 +212,7 @@ class ClassicalHopfield(nn.Module):
 
     def __init__(self, steps: int = 10) -> None:
         super().__init__()
-        checks.integer("steps", steps, 1)
-        self.steps = steps
+        self.steps = checks.integer("steps", steps, 1)
 
     def connections(self, patterns: Tensor) -> Tensor:
         """Return the weights W between units, (..., M, M), of patterns (..., N, M).
@@ -213,12 +249,14 @@ class ClassicalHopfield(nn.Module):
         checks.finite(connections, patterns=patterns)
         state = wide(query).expand(*lead, *query.shape[-2:]).clone()
         for _ in range(self.steps):
-            for unit in range(
-                query.shape[-1]
-            ):  # M times the field: whole numbers, without rounding
+            for unit in range(query.shape[-1]):
+                # M times the field is a whole number, which is not rounded
                 field = (state @ connections[..., unit].unsqueeze(-1))[..., 0]  # (..., L)
                 state[..., unit] = torch.where(field == 0, state[..., unit], field.sign())
         return state.to(query.dtype)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     def energy(self, query: Tensor, patterns: Tensor) -> Tensor:
         r"""Return :math:`E = -\frac12 s^T W s` for states (..., L, M); shape (..., L).
@@ -245,7 +283,36 @@ def _connections(patterns: Tensor) -> Tensor:
     return stored - torch.diag_embed(stored.diagonal(dim1=-2, dim2=-1))
 
 
-def _check(query: Tensor, patterns: Tensor, mask: Tensor | None) -> None:
+def _keep_strength(module: Any, strength: float | Tensor) -> None:
+    """Make it the module's own: a number as it is, a parameter as such, a tensor as a buffer."""
+    if isinstance(strength, Tensor):
+        checks.tensor("strength", strength)
+        checks.within("strength", strength, 0)
+    else:
+        strength = checks.number("strength", strength, low=0)
+    if isinstance(strength, Tensor) and not isinstance(strength, nn.Parameter):
+        module.register_buffer("strength", strength)
+    else:
+        module.strength = strength
+
+
+def _shown(strength: float | Tensor) -> str:
+    """Return how ``print(module)`` shows it."""
+    if isinstance(strength, Tensor):
+        return f"{type(strength).__name__} of shape {tuple(strength.shape)}"
+    return str(strength)
+
+
+def _above_0(strength: float | Tensor) -> None:
+    """Refuse a strength whose energy would be infinite, or no energy."""
+    if isinstance(strength, Tensor) and checks.anywhere(wrong := strength <= 0):
+        strength = strength[wrong][0].item()
+    if not isinstance(strength, Tensor) and strength <= 0:
+        raise ValueError(f"strength must be above 0; got {strength:g}")
+
+
+def _check(query: Tensor, patterns: Tensor, mask: Tensor | None) -> torch.Size:
+    """Return the common leading dimensions."""
     checks.tensor("query", query)
     checks.tensor("patterns", patterns)
     checks.shape("query", query, "(..., L, M)")
@@ -254,3 +321,4 @@ def _check(query: Tensor, patterns: Tensor, mask: Tensor | None) -> None:
     lead = checks.leading(query=(query, 2), patterns=(patterns, 2))
     if mask is not None:
         checks.mask(mask, (*lead, query.shape[-2], patterns.shape[-2]), query.device)
+    return lead

@@ -83,12 +83,11 @@ class KeyValueMemory(nn.Module):
     ) -> None:
         super().__init__()
         value_width = width if value_width is None else value_width
-        checks.integer("slots", slots, 1)
-        checks.integer("width", width, 1)
-        checks.integer("value_width", value_width, 1)
+        self.slots = checks.integer("slots", slots, 1)
+        self.width = checks.integer("width", width, 1)
+        self.value_width = checks.integer("value_width", value_width, 1)
         checks.choice("measure", measure, MEASURES)
         checks.choice("when_full", when_full, ("overwrite", "refuse"))
-        self.slots, self.width, self.value_width = slots, width, value_width
         self.measure, self.when_full = measure, when_full
         like = torch.empty(0, device=device, dtype=dtype)
         checks.tensor("dtype", like)
@@ -96,7 +95,7 @@ class KeyValueMemory(nn.Module):
 
     def initial_state(self, batch_size: int = 1) -> KeyValueState:
         """Return an empty memory for `batch_size` rows that never see each other."""
-        checks.integer("batch_size", batch_size, 0)
+        batch_size = checks.integer("batch_size", batch_size, 0)
         like = self.get_buffer("_like")
         return KeyValueState(
             like.new_zeros(batch_size, self.slots, self.width),
@@ -181,6 +180,17 @@ class KeyValueMemory(nn.Module):
         need_weights: Literal[True],
     ) -> tuple[Tensor, Tensor]: ...
 
+    @overload
+    def read(
+        self,
+        query: Tensor,
+        state: KeyValueState,
+        *,
+        strength: float | Tensor = ...,
+        top_k: int | None = ...,
+        need_weights: bool,
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
+
     def read(
         self,
         query: Tensor,
@@ -194,8 +204,8 @@ class KeyValueMemory(nn.Module):
 
         Args:
             query: (B, L, M).
-            state: the memory.
-            strength: a number of at least 0, or one value a query (B, L).
+            state: the memory, of B rows, or of one row that serves them all.
+            strength: a number of at least 0, or a tensor that broadcasts to (B, L).
             top_k: read only the `top_k` most similar pairs.
             need_weights: return the weights too.
 
@@ -212,14 +222,15 @@ class KeyValueMemory(nn.Module):
         """
         self._check_state(state)
         checks.tensor("query", query)
-        checks.shape("query", query, "(B, L, M)", B=state.keys.shape[0], M=self.width)
+        checks.rows("query", query, "(B, L, M)", len(state.keys), M=self.width)
         checks.alike(state=state.keys, query=query)
-        checks.one_each("strength", strength, query.shape[:-1], query, low=0)
-        if top_k is not None:
-            checks.integer("top_k", top_k, 1, self.slots)
-        mask = state.filled.unsqueeze(-2)  # (B, 1, N)
+        strength = checks.one_each("strength", strength, query.shape[:-1], query, low=0)
+        top_k = None if top_k is None else checks.integer("top_k", top_k, 1, self.slots)
+        keys, values, mask = state.keys, state.values, state.filled.unsqueeze(-2)  # (B, 1, N)
+        if len(keys) != len(query):  # without its dimension of rows, it is one product of matrices
+            keys, values, mask = keys[0], values[0], mask[0]
         value, weights = _attend(
-            query, state.keys, state.values, self.measure, strength, mask, top_k, need_weights
+            query, keys, values, self.measure, strength, mask, top_k, need_weights
         )
         checks.finite(value, query=query, strength=strength, state=state.values)
         return value if weights is None else (value, weights)
@@ -245,6 +256,7 @@ class KeyValueMemory(nn.Module):
             got = where.dtype if isinstance(where, Tensor) else type(where).__name__
             raise TypeError(f"where must be a tensor of dtype torch.bool; got {got}")
         checks.shape("where", where, "(B, N)", B=state.written.shape[0], N=self.slots)
+        checks.together(state=state.keys, where=where)
         return KeyValueState(
             state.keys.masked_fill(where.unsqueeze(-1), 0),
             state.values.masked_fill(where.unsqueeze(-1), 0),
@@ -272,6 +284,7 @@ class KeyValueMemory(nn.Module):
             "state.values", state.values, "(B, N, V)", B=batch, N=self.slots, V=self.value_width
         )
         checks.shape("state.written", state.written, "(B, N)", B=batch, N=self.slots)
+        checks.together(**{f"state.{name}": part for name, part in state._asdict().items()})
 
     def _check_pairs(self, keys: Tensor, values: Tensor, state: KeyValueState) -> tuple[int, int]:
         checks.tensor("keys", keys)

@@ -5,7 +5,7 @@ Each sentence becomes a slot: its words are summed into a key and a value. A hop
 """
 
 import math
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -51,13 +51,13 @@ def position_encoding(
         tensor([[1.2500, 0.7500],
                 [0.7500, 1.2500]])
     """
-    checks.integer("words", words, 1)
-    checks.integer("width", width, 1)
+    words = checks.integer("words", words, 1)
+    width = checks.integer("width", width, 1)
     places, numbers = torch.arange(1, words + 1, device=device), torch.arange(width, device=device)
-    return 1 + _centered(places, torch.tensor(words)).unsqueeze(-1) * _slope(numbers, width)
+    return 1 + _centered(places, words).unsqueeze(-1) * _slope(numbers, width)
 
 
-def _centered(j: Tensor, of: Tensor) -> Tensor:
+def _centered(j: Tensor, of: Tensor | int) -> Tensor:
     """p_j of places j = 1 … J."""
     return (j - (of + 1) / 2) / of
 
@@ -141,14 +141,15 @@ class MemN2N(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        checks.integer("vocab_size", vocab_size, 2)
+        vocab_size = checks.integer("vocab_size", vocab_size, 2)
         checks.choice("tying", tying, ("adjacent", "layerwise", "none"))
         checks.choice("encoding", encoding, ("position", "bag"))
         most = vocab_size - 1 if tying == "adjacent" else math.inf
-        checks.integer("answers", answers, 1, most)
-        for name, size in {"width": width, "hops": hops, "slots": slots}.items():
-            checks.integer(name, size, 1)
-        checks.number("noise", noise, 0)
+        answers = checks.integer("answers", answers, 1, most)
+        width = checks.integer("width", width, 1)
+        hops = checks.integer("hops", hops, 1)
+        slots = checks.integer("slots", slots, 1)
+        noise = checks.number("noise", noise, 0)
         like = torch.empty(0, device=device, dtype=dtype)
         checks.tensor("dtype", like)
 
@@ -192,6 +193,11 @@ class MemN2N(nn.Module):
     def forward(
         self, story: Tensor, question: Tensor, *, need_weights: Literal[True]
     ) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def forward(
+        self, story: Tensor, question: Tensor, *, need_weights: bool
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
 
     def forward(
         self, story: Tensor, question: Tensor, *, need_weights: bool = False
@@ -238,6 +244,9 @@ class MemN2N(nn.Module):
         answer = self.embeddings[-1][1 : self.answers + 1] if self.answer is None else self.answer
         scores = u @ answer.mT
         return (scores, torch.stack(weights, dim=1)) if need_weights else scores
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     def _hop(self, u: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Read once; return what came back (B, d) and from where (B, N)."""
@@ -295,6 +304,8 @@ class MemN2N(nn.Module):
             checks.integers(name, value)
         checks.shape("story", story, "(B, N, W)")
         checks.shape("question", question, "(B, W)", B=story.shape[0])
+        parameters = {"the parameters": self.embeddings[0]}
+        checks.together(**parameters, story=story, question=question)
         for name, value in {"story": story, "question": question}.items():
             if checks.anywhere((value < 0) | (value >= self.vocab_size)):
                 low, high = value.min().item(), value.max().item()

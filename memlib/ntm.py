@@ -6,7 +6,7 @@ that sets the gates of the heads from what it sees and what it last read.
 """
 
 import math
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -108,16 +108,17 @@ class NTMCell(Cell):
         super().__init__()
         self._size(input_size=input_size, output_size=output_size, slots=slots, width=width)
         self._size(read_heads=read_heads, write_heads=write_heads)
-        checks.integer("shifts", shifts, 1, slots)
+        shifts = checks.integer("shifts", shifts, 1, slots)
         if shifts % 2 == 0:
             raise ValueError(f"shifts must be odd; got {shifts}")
-        checks.number("walk", walk, -math.inf)
+        walk = checks.number("walk", walk, -math.inf)
         if walk and shifts == 1:
             raise ValueError(f"walk must be 0 with shifts = 1, which never move; got {walk}")
         self.shifts, self.walk = shifts, walk
         # what the controller says to the heads: their gates, and what the write heads write
-        self._per_head = width + shifts + 3
-        self._split = ((read_heads + write_heads) * self._per_head, write_heads * 2 * width)
+        self._per_head = self.width + shifts + 3
+        heads = self.read_heads + self.write_heads
+        self._split = (heads * self._per_head, self.write_heads * 2 * self.width)
         self._build(sum(self._split), controller, initial_memory, device, dtype)
         self._reset_start()
 
@@ -147,6 +148,9 @@ class NTMCell(Cell):
             ValueError: wrong shapes, or NaN.
         """
         return self._checked_step(x, state)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     def _step(self, x: Tensor, state: NTMState) -> tuple[Tensor, NTMState]:
         """Everything but the output layer; trusts its arguments."""

@@ -14,7 +14,20 @@ from torch import Tensor, nn
 import memlib
 from memlib import programs
 
-SIZES = {"B": 2, "L": 3, "N": 5, "M": 4, "V": 3, "H": 2, "S": 3, "T": 4, "D": 6, "1": 1, "0": 0}
+SIZES = {
+    "B": 2,
+    "L": 3,
+    "N": 5,
+    "M": 4,
+    "V": 3,
+    "H": 2,
+    "S": 3,
+    "T": 4,
+    "D": 6,
+    "9": 9,
+    "1": 1,
+    "0": 0,
+}
 
 Tensors = dict[str, Tensor]
 
@@ -90,6 +103,8 @@ def _draw(name: str, shape: list[int], random: torch.Generator, dtype: torch.dty
         return (order - 1).clamp_min(0)
     if name in ("lengths", "seen"):
         return torch.arange(shape[0]) + 1
+    if name in ("tokens", "story", "question"):  # words; 0 is padding
+        return (uniform() * 9).long()
     if name == "where":
         return uniform() < 0.5
     if name in ("content", "previous", "weights", "shift"):
@@ -128,6 +143,10 @@ def _sequence(ntm: nn.Module, x: Tensor, lengths: Tensor, **state: Tensor) -> tu
     start = memlib.NTMState(**state)
     y, after, weights = ntm(x, start, lengths=lengths, need_weights=True)
     return y, *after, weights
+
+
+def _hopfield_that_learns(**where: Any) -> nn.Module:
+    return memlib.Hopfield(nn.Parameter(torch.full((), 0.5, **where)), steps=2)
 
 
 def _attention(**options: Any) -> Callable[..., nn.Module]:
@@ -371,6 +390,20 @@ CASES = [
         module=lambda **_: memlib.Hopfield(2.0),
     ),
     Case(
+        "Hopfield-learned",
+        lambda net, query, patterns, mask: net(query, patterns, mask=mask),
+        QP | {"mask": "B L N"},
+        "B L M",
+        module=_hopfield_that_learns,
+    ),
+    Case(
+        "Hopfield.energy-learned",
+        lambda net, query, patterns, mask: net.energy(query, patterns, mask=mask),
+        QP | {"mask": "B L N"},
+        "B L",
+        module=_hopfield_that_learns,
+    ),
+    Case(
         "ClassicalHopfield",
         lambda net, signs, patterns_of_signs: net(signs, patterns_of_signs),
         {"signs": "B L M", "patterns_of_signs": "B N M"},
@@ -436,6 +469,14 @@ CASES = [
             empty="BT",
         )
         for positions in ("rotary", "learned", "none")
+    ),
+    Case(
+        "MemoryAttention-mask",
+        lambda layer, x, mask: layer(x, mask=mask)[0],
+        {"x": "B T D", "mask": "B T"},
+        "B T D",
+        module=_attention(window=3),
+        empty="BT",
     ),
     Case(
         "MemoryAttention-segment",

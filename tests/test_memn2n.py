@@ -303,14 +303,6 @@ def test_meta():
         assert (scores.shape, weights.shape) == ((3, ANSWERS), (3, 3, 4))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_cuda():
-    model = make(dtype=torch.float32)
-    expected = model(*draw())
-    found = model.cuda()(*(x.cuda() for x in draw()))
-    assert_close(found.cpu(), expected)
-
-
 @pytest.mark.parametrize("tying", TYINGS)
 def test_copies_and_state_dicts_give_the_same(tying):
     model, other = (make(seed, tying=tying) for seed in (0, 1))

@@ -2,12 +2,16 @@
 
 import contextlib
 import copy
+import re
+from pathlib import Path
 
 import cases
 import pytest
 import torch
 from cases import BY_NAME, CASES, SIZES
 from torch.testing import assert_close
+
+import memlib
 
 every_function = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 BATCHED = [case for case in CASES if case.name != "programs.run"]
@@ -33,6 +37,35 @@ def test_runs_on_meta(case):
     assert all(r.is_meta for r in results)
     if case.name != "programs.run":  # its length is known to the program alone
         assert results[0].shape == shape_of(case.out)
+
+
+def free():
+    """The names of which README says that they take any leading dimensions."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    said = text.partition("The verbs (")[2].partition("take any leading dimensions")[0]
+    return set(re.findall(r"`(\w+)`", said))
+
+
+@every_batched
+def test_leading_dimensions_are_as_readme_says(case):
+    tensors, module = case.draw(), case.make()
+    several = {n: t.expand(2, *t.shape) for n, t in tensors.items()}
+    if re.match(r"\w+", case.name)[0] not in free():
+        with pytest.raises(ValueError, match=r"must have shape \(B|must broadcast to \(B"):
+            case.run(several, module)
+        return
+    expected = case.run(tensors, module)
+    for more, fewer in zip(case.run(several, module), expected, strict=True):
+        assert_close(more, fewer.expand(2, *fewer.shape))
+    alone = case.run({n: t[0] for n, t in tensors.items()}, module)
+    assert_close(alone, tuple(one[0] for one in expected))
+
+
+def test_leading_dimensions_are_as_docstrings_say():
+    public = {name: getattr(memlib, name) for name in memlib.__all__}
+    public = {n: getattr(f, "forward", f) for n, f in public.items() if callable(f)}
+    shown = {n for n, f in public.items() if re.search(r"\(\.\.\., \w", f.__doc__ or "")}
+    assert shown == free()
 
 
 @every_function
@@ -143,6 +176,75 @@ def test_compiles_to_one_graph(case):
 
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
     assert_close(cases.flat(compiled(**tensors)), case.run(tensors, module))
+
+
+def traced_anyway():
+    """Calls of what `cases.CASES` does not hold, each with tensors that it takes."""
+    x, words = torch.ones(2, 3, 4), torch.ones(2, 3, dtype=torch.long)
+    store, texts = memlib.Store(4, batch_size=2), memlib.Store(4, 1, value_dtype=torch.long)
+    store.add(x, x)
+    texts.add(x[:1], words[:1, :, None])
+    cache = memlib.KVCache(2, 1, 9, 4)
+    cache.extend(x[:, None], x[:, None])  # a second token goes a shorter way
+    story = memlib.MemN2N(9, 4)
+    return {
+        "DNC": (memlib.DNC(4, 2, 5, 3), x),
+        "allocation": (memlib.allocation, x / 9),
+        "Decoder": (memlib.Decoder(9, 8), words),
+        "MemN2N": (lambda question: story(words.unsqueeze(1), question), words),
+        "MemorizingAttention": (lambda y: memlib.MemorizingAttention(4, 2)(y)[0], x),
+        "KVCache.extend": (lambda y: cache.extend(y, y)[0], x[:, None, :1]),
+        "Store.add": (lambda y: store.add(y, y), x),
+        "Store.read": (lambda y: store.read(y, 2), x),
+        "Store.address": (lambda y: store.address(y, 2), x),
+        "Store.get": (lambda ids: store.get(ids), words),
+        "knn_lm": (lambda y: memlib.knn_lm(y, y, texts, 2), x),
+    }
+
+
+def assert_tracing_is_refused(function, tensors):
+    with pytest.raises(RuntimeError, match=r"torch\.jit\.trace") as caught:
+        torch.jit.trace(function, tensors, check_trace=False)
+    assert str(caught.value) == "torch.jit.trace would keep one example's shapes; use torch.export"
+
+
+@every_function
+@pytest.mark.filterwarnings("ignore")  # torch's own, of tracing and of its age
+def test_tracing_is_refused_and_export_named(case):
+    """A trace keeps the shapes of its example, and would check nothing else."""
+    tensors, module = case.draw(torch.float32), case.make(torch.float32)
+
+    def function(*values):
+        return case.run(dict(zip(tensors, values, strict=True)), module)
+
+    assert_tracing_is_refused(function, tuple(tensors.values()))
+
+
+@pytest.mark.parametrize("name", traced_anyway())
+@pytest.mark.filterwarnings("ignore")
+def test_tracing_of_the_rest_is_refused_too(name):
+    function, tensor = traced_anyway()[name]
+    assert_tracing_is_refused(function, (tensor,))
+
+
+@pytest.mark.needs_torch("2.13")
+@pytest.mark.parametrize("strict", [True, False])
+def test_exports_with_sizes_left_open(strict):
+    class Net(torch.nn.Module):
+        def forward(self, query, keys, mask):
+            return memlib.attend(query, keys, keys, mask=mask, measure="cosine", strength=2.0)
+
+    def inputs(B, L, N):
+        return torch.ones(B, L, 4), torch.rand(B, N, 4), torch.rand(L, N) < 0.7
+
+    B, L, N = (torch.export.Dim(name, min=2, max=99) for name in "BLN")
+    open_sizes = ({0: B, 1: L}, {0: B, 1: N}, {0: L, 1: N})
+    exported = torch.export.export(
+        Net(), inputs(2, 3, 5), dynamic_shapes=open_sizes, strict=strict
+    ).module()
+    for sizes in ((2, 3, 5), (4, 6, 30)):
+        given = inputs(*sizes)
+        assert_close(exported(*given), Net()(*given))
 
 
 # torch has no vmap rule for its own LSTMCell

@@ -61,6 +61,13 @@ def gated(**changed):
     return lambda: locate(gates._replace(**changed), slots, before)
 
 
+def learned(value, call="forward"):
+    """A Hopfield network whose strength, once good, went where it must not be."""
+    net = Hopfield(nn.Parameter(torch.ones(())))
+    net.strength.data.fill_(value)
+    return lambda: getattr(net, call)(q, k)
+
+
 # fmt: off
 REFUSALS = [
     # similarity and address
@@ -83,14 +90,16 @@ REFUSALS = [
     (lambda: address(q, k, strength=True), TypeError, "strength must be a number; got bool"),
     (lambda: address(q, k, strength="1"), TypeError, "strength must be a number; got str"),
     (lambda: address(q, k, strength=torch.tensor([1.0, 2.0, -3.0])), ValueError, "strength must be at least 0; got -3"),
-    (lambda: address(q, k, strength=torch.ones(4)), ValueError, "strength must be a number or have one value a row, shape (3,); got (4,)"),
+    (lambda: address(q, k, strength=torch.ones(4)), ValueError, "strength must broadcast to shape (3,); got (4,)"),
+    (lambda: address(q, k, strength=torch.ones(2, 3)), ValueError, "strength must broadcast to shape (3,); got (2, 3)"),
     (lambda: address(q, k, strength=torch.ones(3).long()), TypeError, "strength must have a floating-point dtype; got torch.int64"),
     (lambda: address(q, k, strength=torch.full((3,), NAN)), ValueError, "strength must be finite where it is read; got NaN at (0,)"),
     (lambda: address(q, k, mask=yes.float()), TypeError, "mask must have dtype torch.bool (True = may be read); got torch.float32"),
     (lambda: address(q, k, mask=[True] * 5), TypeError, "mask must be a torch.Tensor; got list"),
-    (lambda: address(q, k, mask=yes[:4]), ValueError, "mask must have shape (N,) or (..., L, N), sizes before N may be 1, for scores of shape (3, 5); got (4,)"),
-    (lambda: address(q, k, mask=yes.expand(2, 5)), ValueError, "for scores of shape (3, 5); got (2, 5)"),
-    (lambda: address(q, k, mask=yes[:1].expand(3, 1)), ValueError, "for scores of shape (3, 5); got (3, 1)"),
+    (lambda: address(q, k, mask=yes[:4]), ValueError, "mask must broadcast to scores of shape (3, 5); got (4,)"),
+    (lambda: address(q, k, mask=yes.expand(2, 5)), ValueError, "mask must broadcast to scores of shape (3, 5); got (2, 5)"),
+    (lambda: address(q, k, mask=yes.expand(1, 3, 5)), ValueError, "mask must broadcast to scores of shape (3, 5); got (1, 3, 5)"),
+    (lambda: address(q.expand(1, 3, 4), k, mask=yes.expand(2, 3, 5)), ValueError, "mask must broadcast to scores of shape (1, 3, 5); got (2, 3, 5)"),
     (lambda: address(q, k, mask=yes.to("meta")), ValueError, "mask must be on the device of query, cpu; got meta"),
     (lambda: address(q, k, top_k=6), ValueError, "top_k must be in [1, 5]; got 6"),
     (lambda: address(q, k, top_k=0), ValueError, "top_k must be in [1, 5]; got 0"),
@@ -169,9 +178,16 @@ REFUSALS = [
     (lambda: Hopfield()(q, k.numpy()), TypeError, "patterns must be a torch.Tensor; got ndarray"),
     (lambda: Hopfield()(q, k[:, :2]), ValueError, "patterns must have shape (..., N, M) with M = 4; got (5, 2)"),
     (lambda: Hopfield()(q, bad_k), ValueError, "patterns must be finite where it is read; got NaN at (1, 2)"),
-    (lambda: Hopfield()(q, k, mask=yes[:3]), ValueError, "mask must have shape (N,)"),
+    (lambda: Hopfield()(q, k, mask=yes[:3]), ValueError, "mask must broadcast to scores of shape (3, 5); got (3,)"),
     (lambda: Hopfield().energy(q * NAN, k), ValueError, "query must be finite where it is read; got NaN at (0, 0)"),
     (lambda: Hopfield().energy(q, k, mask=yes.long()), TypeError, "mask must have dtype torch.bool"),
+    (lambda: Hopfield(torch.tensor(-1.0)), ValueError, "strength must be at least 0; got -1"),
+    (lambda: Hopfield(torch.tensor([1.0, 0.0])), ValueError, "strength must be above 0; got 0"),
+    (lambda: Hopfield(torch.tensor(1)), TypeError, "strength must have a floating-point dtype; got torch.int64"),
+    (lambda: Hopfield(torch.ones(2))(q, k), ValueError, "strength must broadcast to shape (3,); got (2,)"),
+    (lambda: Hopfield(torch.tensor(NAN))(q, k), ValueError, "strength must be finite where it is read; got NaN at ()"),
+    (learned(-1.0), ValueError, "strength must be above 0; got -1"),
+    (lambda: learned(0.0, "energy")(), ValueError, "strength must be above 0; got 0"),
     (lambda: ClassicalHopfield(0), ValueError, "steps must be at least 1; got 0"),
     (lambda: ClassicalHopfield()(q, k[0]), ValueError, "patterns must have shape (..., N, M) with M = 4; got (4,)"),
     (lambda: ClassicalHopfield().connections(k.long()), TypeError, "patterns must have a floating-point dtype; got torch.int64"),
@@ -180,14 +196,14 @@ REFUSALS = [
     (lambda: interpolate(w, w[:2], 0.5), ValueError, "previous must have the shape of content, (3, 5); got (2, 5)"),
     (lambda: interpolate(w, w, 1.5), ValueError, "gate must be finite and in [0, 1]; got 1.5"),
     (lambda: interpolate(w, w, torch.tensor([0.0, 1.0, -0.5])), ValueError, "gate must be in [0, 1]; got -0.5"),
-    (lambda: interpolate(w, w, torch.ones(5)), ValueError, "gate must be a number or have one value a row, shape (3,); got (5,)"),
+    (lambda: interpolate(w, w, torch.ones(5)), ValueError, "gate must broadcast to shape (3,); got (5,)"),
     (lambda: interpolate(w * NAN, w, 0.5), ValueError, "content must be finite where it is read; got NaN at (0, 0)"),
     (lambda: interpolate(w[:, :0], w[:, :0], 0.5), ValueError, "content must have at least one slot; got (3, 0)"),
     (lambda: interpolate(w, w.double(), 0.5), TypeError, "previous must have the dtype of content, torch.float32; got torch.float64"),
     (lambda: shift(w, torch.ones(2)), ValueError, "shift must have an odd size S of at most N = 5; got S = 2"),
     (lambda: shift(w, torch.ones(7)), ValueError, "shift must have an odd size S of at most N = 5; got S = 7"),
     (lambda: shift(w, torch.ones(0)), ValueError, "shift must have an odd size S of at most N = 5; got S = 0"),
-    (lambda: shift(w, torch.ones(2, 3)), ValueError, "shift must have shape (S,) or the leading dimensions of weights, (3,); got (2, 3)"),
+    (lambda: shift(w, torch.ones(2, 3)), ValueError, "shift must broadcast to (..., S) = (3, 3); got (2, 3)"),
     (lambda: shift(w, 1), TypeError, "shift must be a torch.Tensor; got int"),
     (lambda: shift(w[:, :0], torch.ones(1)), ValueError, "weights must have at least one slot; got (3, 0)"),
     (lambda: shift(w, torch.full((3,), NAN)), ValueError, "shift must be finite where it is read; got NaN at (0,)"),
@@ -200,7 +216,7 @@ REFUSALS = [
     (lambda: locate(gates, slots, before[..., :4]), ValueError, "previous must have shape (B, H, N) with B = 2, H = 1, N = 5; got (2, 1, 4)"),
     (lambda: locate(gates, slots, before.double()), TypeError, "previous must have the dtype of memory, torch.float32; got torch.float64"),
     (gated(key=torch.ones(2, 1, 3)), ValueError, "key must have shape (B, H, M) with B = 2, M = 4; got (2, 1, 3)"),
-    (gated(strength=torch.ones(2)), ValueError, "strength must have shape (B, H) with B = 2, H = 1; got (2,)"),
+    (gated(strength=torch.ones(2)), ValueError, "strength must broadcast to (B, H) = (2, 1); got (2,)"),
     (gated(strength=-torch.ones(2, 1)), ValueError, "strength must be at least 0; got -1"),
     (gated(gate=2 * torch.ones(2, 1)), ValueError, "gate must be in [0, 1]; got 2"),
     (gated(gate=0.5), TypeError, "gate must be a torch.Tensor; got float"),

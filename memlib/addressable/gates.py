@@ -5,8 +5,8 @@ section 3.3, arXiv 1410.5401): content, `interpolate`, `shift`, `sharpen`. `loca
 all; a `Head` computes their gates from a controller's output.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +40,7 @@ def interpolate(content: Tensor, previous: Tensor, gate: float | Tensor) -> Tens
     Args:
         content: (..., N), weights found by content.
         previous: (..., N), weights of the step before.
-        gate: g in [0, 1], a number or one value a weighting (...).
+        gate: g in [0, 1], a number or a tensor that broadcasts to (...).
 
     Returns:
         Weights (..., N).
@@ -68,7 +68,7 @@ def interpolate(content: Tensor, previous: Tensor, gate: float | Tensor) -> Tens
             f"got {tuple(previous.shape)}"
         )
     checks.alike(content=content, previous=previous)
-    checks.one_each("gate", gate, content.shape[:-1], content, low=0, high=1)
+    gate = checks.one_each("gate", gate, content.shape[:-1], content, low=0, high=1)
     result = _rounded_once(_interpolate, content, previous, gate)
     checks.finite(result, content=content, previous=previous, gate=gate)
     return result
@@ -79,8 +79,9 @@ def shift(weights: Tensor, shift: Tensor) -> Tensor:
 
     Args:
         weights: (..., N).
-        shift: (..., S), S odd and at most N. The entry in the middle stays; the one j places
-            after it moves the weights forward by j slots, the one before it backward.
+        shift: (..., S), S odd and at most N; broadcasts to the leading dimensions of weights. The
+            entry in the middle stays; the one j places after it moves the weights forward by j
+            slots, the one before it backward.
 
     Returns:
         Weights (..., N).
@@ -89,7 +90,7 @@ def shift(weights: Tensor, shift: Tensor) -> Tensor:
 
     Raises:
         TypeError: no floating-point tensor, or dtypes differ.
-        ValueError: S even or above N, leading dimensions that differ, or NaN.
+        ValueError: S even or above N, leading dimensions that do not fit, or NaN.
 
     Source:
         Graves, Wayne, Danihelka 2014, eq. 8.
@@ -104,14 +105,7 @@ def shift(weights: Tensor, shift: Tensor) -> Tensor:
     checks.tensor("shift", shift)
     checks.shape("shift", shift, "(..., S)")
     checks.alike(weights=weights, shift=shift)
-    steps, slots = shift.shape[-1], weights.shape[-1]
-    if steps % 2 == 0 or steps > slots:
-        raise ValueError(f"shift must have an odd size S of at most N = {slots}; got S = {steps}")
-    if shift.ndim > 1 and shift.shape[:-1] != weights.shape[:-1]:
-        raise ValueError(
-            f"shift must have shape (S,) or the leading dimensions of weights, "
-            f"{tuple(weights.shape[:-1])}; got {tuple(shift.shape)}"
-        )
+    _check_shift(shift, weights.shape)
     result = _rounded_once(_shift, weights, shift)
     checks.finite(result, weights=weights, shift=shift)
     return result
@@ -125,7 +119,7 @@ def sharpen(weights: Tensor, sharpening: float | Tensor) -> Tensor:
 
     Args:
         weights: (..., N), at least 0.
-        sharpening: :math:`\gamma \ge 1`, a number or one value a weighting (...).
+        sharpening: :math:`\gamma \ge 1`, a number or a tensor that broadcasts to (...).
 
     Returns:
         Weights (..., N) that sum to 1.
@@ -147,7 +141,7 @@ def sharpen(weights: Tensor, sharpening: float | Tensor) -> Tensor:
         tensor([0.1667, 0.6667, 0.1667])
     """
     _check_weights("weights", weights)
-    checks.one_each("sharpening", sharpening, weights.shape[:-1], weights, low=1)
+    sharpening = checks.one_each("sharpening", sharpening, weights.shape[:-1], weights, low=1)
     result = _rounded_once(_sharpen, weights, sharpening)
     if checks.has_nan(result):  # a negative number has no broken power
         checks.within("weights", weights, 0)
@@ -159,7 +153,7 @@ def locate(gates: Gates, memory: Tensor, previous: Tensor) -> Tensor:
     """Turn gates into weights: content, then interpolate, shift, sharpen.
 
     Args:
-        gates: a `Gates` for B rows and H heads.
+        gates: a `Gates` for B rows and H heads; all but the key broadcast to their shapes there.
         memory: (B, N, M).
         previous: (B, H, N), the weights of the step before.
 
@@ -196,13 +190,10 @@ def locate(gates: Gates, memory: Tensor, previous: Tensor) -> Tensor:
     heads = key.shape[1]
     for name, value in (("strength", strength), ("gate", gate), ("sharpening", sharpening)):
         checks.tensor(name, value)
-        checks.shape(name, value, "(B, H)", B=batch, H=heads)
+        checks.fits(name, value, (batch, heads), "(B, H) =")
     checks.tensor("shift", step)
-    checks.shape("shift", step, "(B, H, S)", B=batch, H=heads)
-    if step.shape[-1] % 2 == 0 or step.shape[-1] > slots:
-        raise ValueError(
-            f"shift must have an odd size S of at most N = {slots}; got S = {step.shape[-1]}"
-        )
+    checks.shape("shift", step, "(..., S)")
+    _check_shift(step, (batch, heads, slots))
     checks.tensor("previous", previous)
     checks.shape("previous", previous, "(B, H, N)", B=batch, H=heads, N=slots)
     checks.alike(memory=memory, previous=previous, **gates._asdict())
@@ -257,15 +248,14 @@ class Head(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        checks.integer("input_size", input_size, 1)
-        checks.integer("width", width, 1)
-        checks.integer("heads", heads, 1)
-        checks.integer("shifts", shifts, 1)
+        input_size = checks.integer("input_size", input_size, 1)
+        self.width = checks.integer("width", width, 1)
+        self.heads = checks.integer("heads", heads, 1)
+        self.shifts = checks.integer("shifts", shifts, 1)
         if shifts % 2 == 0:
             raise ValueError(f"shifts must be odd; got {shifts}")
-        checks.tensor("dtype", torch.empty(0, dtype=dtype))
-        self.width, self.heads, self.shifts = width, heads, shifts
-        outputs = heads * (width + 1 + 1 + shifts + 1)
+        checks.tensor("dtype", torch.empty(0, device=device, dtype=dtype))
+        outputs = self.heads * (self.width + 1 + 1 + self.shifts + 1)
         self.linear = nn.Linear(input_size, outputs, device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
@@ -297,6 +287,9 @@ class Head(nn.Module):
             ValueError: shapes do not fit, or NaN.
         """
         return locate(self.gates(x), memory, previous)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     def extra_repr(self) -> str:
         """Return the sizes shown by ``print(module)``."""
@@ -360,6 +353,15 @@ def _rounded_once(
 
 def _for_slots(gate: float | Tensor) -> float | Tensor:
     return gate.unsqueeze(-1) if isinstance(gate, Tensor) else gate
+
+
+def _check_shift(shift: Tensor, weights: Sequence[int]) -> None:
+    """Refuse a shift (..., S) that does not fit weights of this shape (..., N)."""
+    *lead, slots = weights
+    steps = shift.shape[-1]
+    if steps % 2 == 0 or steps > slots:
+        raise ValueError(f"shift must have an odd size S of at most N = {slots}; got S = {steps}")
+    checks.fits("shift", shift, (*lead, steps), "(..., S) =")
 
 
 def _check_weights(name: str, weights: Tensor) -> None:

@@ -30,15 +30,15 @@ class Step(NamedTuple):
             with the location (gate 0).
         move: slots to go forward (or, negative, backward) afterwards, in [-1, 1].
         add: (M,) what to write in place of the slot's content; None only reads.
-        strength: how sharply the key is looked for.
-        sharpening: how sharp the weights are made after the move.
+        strength: how sharply the key is looked for, a number or a tensor ().
+        sharpening: how sharp the weights are made after the move, a number or a tensor ().
     """
 
     key: Tensor | None = None
     move: int = 0
     add: Tensor | None = None
-    strength: float = 1000.0
-    sharpening: float = 1.0
+    strength: float | Tensor = 1000.0
+    sharpening: float | Tensor = 1.0
 
 
 Program = Generator[Step, Tensor, None]
@@ -104,7 +104,7 @@ def run(program: Program, memory: Tensor) -> Trace:
             add = step.add.unsqueeze(0)
             memory = write(memory, weights.unsqueeze(0), add, torch.ones_like(add))
         value = read(weights.unsqueeze(0), memory).view(-1)
-        wrote = torch.tensor(step.add is not None, device=memory.device)
+        wrote = memory.new_full((), step.add is not None, dtype=torch.bool)
         steps.append((value, weights, memory, wrote))
     if not steps:
         raise ValueError("a program must yield at least one Step; got none")
@@ -138,7 +138,7 @@ def linked_list_program(start: Tensor, length: int) -> Program:
     """
     checks.tensor("start", start)
     checks.shape("start", start, "(C,)")
-    checks.integer("length", length, 1)
+    length = checks.integer("length", length, 1)
     code = start
     for _ in range(length):
         node = yield Step(key=code)
@@ -165,9 +165,9 @@ def _store(sequence: Tensor, marker: Tensor) -> Program:
 
 def _gates(step: Step, memory: Tensor) -> Gates:
     """The gates of one head at their extremes: g is 0 or 1, s is one-hot."""
-    checks.integer("move", step.move, -1, 1)
-    checks.number("strength", step.strength, low=0)
-    checks.number("sharpening", step.sharpening, low=1)
+    move = checks.integer("move", step.move, -1, 1)
+    strength = checks.one_each("strength", step.strength, (), memory, low=0)
+    sharpening = checks.one_each("sharpening", step.sharpening, (), memory, low=1)
     key = torch.zeros_like(memory[0]) if step.key is None else step.key
     checks.tensor("key", key)
     if key.ndim != 1 or len(key) > memory.shape[1]:
@@ -177,8 +177,13 @@ def _gates(step: Step, memory: Tensor) -> Gates:
     key = F.pad(key, (0, memory.shape[1] - len(key)))
     return Gates(
         key=key.view(1, 1, -1),
-        strength=memory.new_full((1, 1), step.strength),
+        strength=_one(strength, memory),
         gate=memory.new_full((1, 1), float(step.key is not None)),
-        shift=torch.eye(3, dtype=memory.dtype, device=memory.device)[1 + step.move].view(1, 1, 3),
-        sharpening=memory.new_full((1, 1), step.sharpening),
+        shift=torch.eye(3, dtype=memory.dtype, device=memory.device)[1 + move].view(1, 1, 3),
+        sharpening=_one(sharpening, memory),
     )
+
+
+def _one(value: float | Tensor, memory: Tensor) -> Tensor:
+    """Return it as that of one head of one row, (1, 1)."""
+    return value.view(1, 1) if isinstance(value, Tensor) else memory.new_full((1, 1), value)

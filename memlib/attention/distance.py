@@ -16,8 +16,8 @@ from torch import Tensor
 from memlib import _checks as checks
 
 FEW = 4  # queries: up to so many, differences take less time than products
-SMALL = 1 << 22  # numbers subtracted in a few milliseconds
-BLOCK = 1 << 18  # numbers copied at once: on a CPU, what the cache of a core holds
+SMALL = 1 << 19  # numbers subtracted in less than a millisecond
+BLOCK = 1 << 16  # numbers made at once: on a CPU, what the cache of a core holds
 SAMPLE = 64  # keys whose mean is the centre
 COUNTS = 1e-6  # an error of a score that its weight would show
 
@@ -91,7 +91,7 @@ def _by_products(query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     centre = _centre(keys)
     query, keys = query - centre, keys - centre
     far, near = query.square().sum(-1, keepdim=True), keys.square().sum(-1).unsqueeze(-2)
-    distance = (far + near - 2 * query @ keys.mT).clamp_min(0)
+    distance = ((-2 * query) @ keys.mT).add_(near).add_(far).clamp_min_(0)
     most = far.detach().amax() + near.detach().amax() if distance.numel() else far.sum()
     return distance, most * 8 * torch.finfo(far.dtype).eps
 

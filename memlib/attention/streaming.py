@@ -16,10 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memlib import _checks as checks
+from memlib.attention import gpu
 from memlib.attention.distance import blocks, is_traced, wide
 
 QUERY_BLOCK = 32  # queries that one task of PyTorch's CPU kernel handles
 SLOTS_WORTH_SPLITTING = 8192  # below this the second core costs more than it gives
+NEGLIGIBLE = -87.0  # logarithm of a weight that is nothing beside the greatest
 VECTOR = 16  # slots that the widest vector register (AVX-512) holds
 
 _KERNEL = "_scaled_dot_product_flash_attention_for_cpu"
@@ -42,9 +44,7 @@ def attend(
         mask, lead = None if mask is None else mask.flatten(), torch.Size()
     # SDPA is at its best in four dimensions
     query, keys, values = (_four_dimensional(x, lead) for x in (query, keys, values))
-    if mask is not None:
-        shared = mask.shape[:-2].numel() == 1  # stays small: SDPA makes floats of it
-        mask = mask.reshape(1, 1, -1, mask.shape[-1]) if shared else _four_dimensional(mask, lead)
+    mask = None if mask is None else _four_dimensional_mask(mask, lead)
     return _widen_and_attend(query, keys, values, mask, scale)[..., : shape[-1]].reshape(shape)
 
 
@@ -56,7 +56,7 @@ def attend_by(
     strength: float | Tensor,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """The same by strength (..., L) times a score: (B, L, M), (B, n, M), (B, L, 1) -> (B, L, n)."""
+    """The same by a score: (B, L, M), (B, n, M), strength (B, L) -> (B, L, n)."""
     lead = checks.broadcast(query.shape[:-2], keys.shape[:-2], values.shape[:-2])
     shape = (*lead, query.shape[-2], values.shape[-1])
     if 0 in (*shape, keys.shape[-2]):
@@ -75,9 +75,9 @@ def attend_by(
             for x in (query, strength, keys, values)
         )
         if mask is not None:
-            mask = mask if mask.ndim > 1 else mask.unsqueeze(0)
-            alone = mask.shape[:-2].numel() == 1
-            mask = mask if alone else mask.expand(*lead, *mask.shape[-2:])
+            mask = _with_queries(mask, lead)
+            if mask.shape[:-2].numel() > 1:
+                mask = mask.expand(*lead, *mask.shape[-2:])
             mask = mask.reshape(-1, *mask.shape[-2:])
     streamed: Any = _Streamed.apply
     value: Tensor = streamed(score, query, keys, values, strength, mask)
@@ -96,6 +96,19 @@ def _four_dimensional(x: Tensor, lead: Sequence[int]) -> Tensor:
     return x.flatten(0, -4)
 
 
+def _four_dimensional_mask(mask: Tensor, lead: Sequence[int]) -> Tensor:
+    """The same mask, no larger than it must be: SDPA makes floats of it."""
+    mask = _with_queries(mask, lead)
+    if mask.shape[:-3].numel() > 1:  # these become one dimension
+        mask = mask.expand(*lead[:-1], *mask.shape[-3:])
+    return _four_dimensional(mask, mask.shape[:-2])
+
+
+def _with_queries(mask: Tensor, lead: Sequence[int]) -> Tensor:
+    """The same mask with as many dimensions as the scores."""
+    return mask.view(*[1] * (len(lead) + 2 - mask.ndim), *mask.shape)
+
+
 def _widen_and_attend(
     query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float
 ) -> Tensor:
@@ -107,6 +120,8 @@ def _widen_and_attend(
     query, keys, values = (
         x if x.stride(-1) == 1 else x.contiguous() for x in (query, keys, values)
     )
+    if _is_gpu(query):
+        return gpu.attend(query, keys, values, mask, scale)
     if mask is None and (parts := _parts(query, keys)) > 1:
         split: Any = _Split.apply
         whole: Tensor = split(query, keys, values, parts, scale)
@@ -115,6 +130,10 @@ def _widen_and_attend(
         # over less than a vector the CPU kernel takes NaN scores for -inf; with a mask it does not
         mask = torch.ones(1, 1, 1, keys.shape[-2], dtype=torch.bool, device=query.device)
     return F.scaled_dot_product_attention(query, keys, values, mask, scale=scale)
+
+
+def _is_gpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cuda"
 
 
 def _parts(query: Tensor, keys: Tensor) -> int:
@@ -182,7 +201,7 @@ class _Streamed(torch.autograd.Function):
             scores = _scores(score, query, keys[:, part], strength, mask, part)  # (B, L, n)
             before, highest = highest, highest.maximum(scores.amax(-1, keepdim=True))
             shift = highest.masked_fill(highest == -torch.inf, 0)
-            weights = (scores - shift).to(kind).exp()
+            weights = _faint(scores.sub_(shift).to(kind)).exp_()
             kept = (before - shift).exp()
             total = total * kept + weights.sum(-1, keepdim=True)
             read = torch.baddbmm(read * kept.to(kind), weights, values[:, part].to(kind))
@@ -208,7 +227,8 @@ class _Streamed(torch.autograd.Function):
                         for x, need in zip((query, keys[:, part], strength), needs, strict=True)
                     ]
                     scores = _scores(ctx.score, q, k, s, mask, part)
-                weights = (scores.detach() - log_sum).to(read.dtype).exp()
+                logs = (scores.detach() - log_sum).to(read.dtype)
+                weights = _faint(logs).exp_()
                 pull = weights * (rows @ some.mT - drift)
                 for_scored.append(_gradients(scores, leaves, pull.to(scores.dtype)))
                 for_values.append(weights.mT @ rows)
@@ -251,6 +271,11 @@ def _blocks(query: Tensor, keys: Tensor, values: Tensor) -> Iterator[slice]:
     return blocks(keys.shape[-2], keys.shape[:-2].numel() * widest)
 
 
+def _faint(logs: Tensor) -> Tensor:
+    """Leave out weights that are nothing: denormal numbers would keep a processor busy."""
+    return F.threshold(logs, NEGLIGIBLE, -torch.inf, inplace=True)
+
+
 def _gradients(result: Tensor, leaves: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
     """Return the gradient of each leaf, None where none is asked for."""
     asked = [x for x in leaves if x.requires_grad]
@@ -261,7 +286,7 @@ def _gradients(result: Tensor, leaves: Sequence[Tensor], grad: Tensor) -> list[T
 def _scores(
     score: Any, query: Tensor, keys: Tensor, strength: Tensor, mask: Tensor | None, part: slice
 ) -> Tensor:
-    scores: Tensor = strength * score(query, keys, strength)
+    scores: Tensor = score(query, keys, strength.squeeze(-1))
     return scores if mask is None else scores.masked_fill(~mask[..., part], -torch.inf)
 
 

@@ -84,9 +84,9 @@ def address(
         query: (..., L, M).
         keys: (..., N, M).
         measure: similarity measure :math:`K`, see `similarity`.
-        strength: :math:`\beta \ge 0`, a number or one value a query (..., L). 0 spreads the
-            weights evenly, a large strength picks the most similar slot.
-        mask: bool, True = may be read; (N,) or (..., L, N), where sizes before N may be 1.
+        strength: :math:`\beta \ge 0`, a number or a tensor that broadcasts to (..., L), one value
+            a query. 0 spreads the weights evenly, a large strength picks the most similar slot.
+        mask: bool, True = may be read; broadcasts to (..., L, N).
         top_k: keep only the `top_k` most similar readable slots of each query.
 
     Returns:
@@ -110,7 +110,7 @@ def address(
         >>> address(keys[:1], keys, measure="dot", strength=100.0).round()
         tensor([[1., 0., 0.]])
     """
-    _check_address(query, keys, measure, strength, mask, top_k)
+    strength, top_k = _check_address(query, keys, measure, strength, mask, top_k)
     keys, _ = _hide(mask, keys)
     weights = _address(query, keys, measure, strength, mask, top_k)
     checks.finite(weights, query=query, keys=keys, strength=strength)
@@ -238,6 +238,20 @@ def attend(
 ) -> tuple[Tensor, Tensor]: ...
 
 
+@overload
+def attend(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    measure: Measure = ...,
+    strength: float | Tensor = ...,
+    mask: Tensor | None = ...,
+    top_k: int | None = ...,
+    need_weights: bool,
+) -> Tensor | tuple[Tensor, Tensor]: ...
+
+
 def attend(
     query: Tensor,
     keys: Tensor,
@@ -252,15 +266,16 @@ def attend(
     r"""Read a memory once: :math:`r = \operatorname{softmax}(\beta K(q, k))\, v`.
 
     The same as ``read(address(query, keys, ...), values)``. Without `need_weights` and `top_k`
-    the slots are streamed, and no tensor with a score for each query and slot ever exists.
+    the slots are streamed, and no tensor with a score for each query and slot ever exists; but
+    few queries on a GPU, whose scores are no more numbers than the keys, are read faster by them.
 
     Args:
         query: (..., L, M).
         keys: (..., N, M).
         values: (..., N, V).
         measure: similarity measure :math:`K`, see `similarity`.
-        strength: :math:`\beta \ge 0`, a number or one value a query (..., L).
-        mask: bool, True = may be read; (N,) or (..., L, N), where sizes before N may be 1.
+        strength: :math:`\beta \ge 0`, a number or a tensor that broadcasts to (..., L).
+        mask: bool, True = may be read; broadcasts to (..., L, N).
         top_k: read only the `top_k` most similar slots of each query.
         need_weights: return the weights too.
 
@@ -291,7 +306,7 @@ def attend(
         tensor([[10.],
                 [20.]])
     """
-    _check_address(query, keys, measure, strength, mask, top_k)
+    strength, top_k = _check_address(query, keys, measure, strength, mask, top_k)
     checks.tensor("values", values)
     checks.shape("values", values, "(..., N, V)", N=keys.shape[-2])
     checks.alike(query=query, values=values)
@@ -320,7 +335,7 @@ def _similarity(query: Tensor, keys: Tensor, measure: str) -> Tensor:
 def _scores(query: Tensor, keys: Tensor, measure: str, strength: float | Tensor = 1.0) -> Tensor:
     """Return strength * similarity, in numbers wide enough to tell slots apart."""
     if measure == "negative_squared_distance":
-        return _times(_nearness(query, keys, strength), strength)
+        return _nearness(query, keys, strength)
     query, keys = _single(query), _single(keys)
     if measure == "cosine":
         return _cosine(_times(_unit(query), strength), keys)
@@ -344,7 +359,7 @@ def _scale(measure: str, query: Tensor) -> float:
 
 
 def _nearness(query: Tensor, keys: Tensor, strength: float | Tensor) -> Tensor:
-    return -squared_distance(query, keys, strength)
+    return _times(squared_distance(query, keys, strength), -strength)
 
 
 def _times(x: Tensor, strength: float | Tensor) -> Tensor:
@@ -522,7 +537,7 @@ def _hide(mask: Tensor | None, keys: Tensor, values: Tensor | None = None) -> tu
     values = keys if values is None else values
     if mask is None:
         return keys, values
-    hidden = ~(mask if mask.ndim == 1 else mask.any(dim=-2)).unsqueeze(-1)  # (..., N, 1)
+    hidden = ~(mask if mask.ndim < 2 else mask.any(dim=-2)).unsqueeze(-1)  # (..., N, 1)
     return keys.masked_fill(hidden, 0), values.masked_fill(hidden, 0)
 
 
@@ -544,12 +559,12 @@ def _check_address(
     strength: float | Tensor,
     mask: Tensor | None,
     top_k: int | None,
-) -> None:
+) -> tuple[float | Tensor, int | None]:
+    """Return strength and top_k, numbers as Python's own."""
     _check_query_and_keys(query, keys, measure)
     lead = checks.leading(query=(query, 2), keys=(keys, 2))
     queries, slots = query.shape[-2], keys.shape[-2]
-    checks.one_each("strength", strength, (*lead, queries), query, low=0)
+    strength = checks.one_each("strength", strength, (*lead, queries), query, low=0)
     if mask is not None:
         checks.mask(mask, (*lead, queries, slots), query.device)
-    if top_k is not None:
-        checks.integer("top_k", top_k, 1, slots)
+    return strength, None if top_k is None else checks.integer("top_k", top_k, 1, slots)

@@ -5,7 +5,7 @@ usage for every slot, so that a write can ask for a free one (`allocation`), and
 slot to the one written next, so that a read can follow the order of writing.
 """
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +94,8 @@ class DNCCell(Cell):
         self._size(read_heads=read_heads, write_heads=write_heads)
         self.mask_content, self.sharpen_links = mask_content, sharpen_links
         self.deallocate = deallocate
-        self._told = Interface(width, read_heads, write_heads, mask_content, sharpen_links)
+        sizes = (self.width, self.read_heads, self.write_heads)
+        self._told = Interface(*sizes, mask_content, sharpen_links)
         self._build(self._told.size, controller, initial_memory, device, dtype)
         self._reset_start()
 
@@ -128,6 +129,9 @@ class DNCCell(Cell):
             ValueError: wrong shapes, or NaN.
         """
         return self._checked_step(x, state)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     def _step(self, x: Tensor, state: DNCState) -> tuple[Tensor, DNCState]:
         """Everything but the output layer; trusts its arguments."""

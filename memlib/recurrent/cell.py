@@ -43,8 +43,7 @@ class Cell(nn.Module):
     def _size(self, **sizes: int) -> None:
         """Check sizes and keep them under their names."""
         for name, size in sizes.items():
-            checks.integer(name, size, 1)
-            setattr(self, name, size)
+            setattr(self, name, checks.integer(name, size, 1))
 
     def _build(
         self,
@@ -93,7 +92,7 @@ class Cell(nn.Module):
 
     def _begin(self, batch_size: int) -> dict[str, Tensor]:
         """Return memory, reads, hidden state and cell before the first step."""
-        checks.integer("batch_size", batch_size, 0)
+        batch_size = checks.integer("batch_size", batch_size, 0)
         learned = {"memory": self.initial_memory, "reads": self.initial_reads}
         learned |= {"hidden": self.initial_hidden, "cell": self.initial_cell}
         return {name: x.expand(batch_size, *x.shape).clone() for name, x in learned.items()}

@@ -3,7 +3,8 @@
 What a step does is its cell's: `memlib.NTM` and `memlib.DNC` are machines around theirs.
 """
 
-from typing import Any, Generic, Literal, TypeVar, overload
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -23,18 +24,22 @@ class Machine(nn.Module, Generic[S]):
         super().__init__()
         self.cell = cell
         self._take = type(cell)._step  # a plain function: a copy of the module takes its own steps
+        self._replayed = False  # whether the next step overwrites what a step gave
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Let `torch.compile` translate one step, which then serves sequences of every length.
 
         The first call takes a minute, later ones about half their time; results stay the same up
         to rounding. A whole sequence would be translated step by step, and anew for every length.
+        With ``mode="reduce-overhead"`` a step on a GPU is a CUDA graph; what it gave is copied out
+        of the graph, whose next replay overwrites it.
 
         Args:
             args: of `torch.compile`.
             kwargs: of `torch.compile`.
         """
         self._take = torch.compile(type(self.cell)._step, *args, **kwargs)
+        self._replayed = _makes_graphs(**kwargs)
 
     def reset_parameters(self) -> None:
         """Draw new parameters."""
@@ -61,6 +66,17 @@ class Machine(nn.Module, Generic[S]):
         need_weights: Literal[True],
         checkpoint_every: int | None = ...,
     ) -> tuple[Tensor, S, Tensor]: ...
+
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        state: S | None = ...,
+        *,
+        lengths: Tensor | None = ...,
+        need_weights: bool,
+        checkpoint_every: int | None = ...,
+    ) -> tuple[Tensor, S] | tuple[Tensor, S, Tensor]: ...
 
     def forward(
         self,
@@ -106,7 +122,7 @@ class Machine(nn.Module, Generic[S]):
         if checkpoint_every is None:
             outcomes, now = self._unroll(steps, going, now)
         else:
-            checks.integer("checkpoint_every", checkpoint_every, 1)
+            checkpoint_every = checks.integer("checkpoint_every", checkpoint_every, 1)
             for t in range(0, len(steps), checkpoint_every):
                 chunk = slice(t, t + checkpoint_every)
                 part = None if going is None else going[:, chunk]
@@ -127,6 +143,9 @@ class Machine(nn.Module, Generic[S]):
         moves = torch.stack(weights, 1)  # (B, T, R + W, N)
         return logits, now, moves if going is None else moves * going[..., None, None]
 
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
+
     def _unroll(
         self, steps: Tensor, going: Tensor | None, state: State
     ) -> tuple[list[Outcome], State]:
@@ -134,9 +153,23 @@ class Machine(nn.Module, Generic[S]):
         outcomes = []
         for t, step in enumerate(steps):
             hidden, after = self._take(self.cell, step, state)
+            if self._replayed:
+                hidden, after = hidden.clone(), type(after)(*(part.clone() for part in after))
             state = after if going is None else _keep(going[:, t], after, state)
             outcomes.append((hidden, after.reads, after.weights))
         return outcomes, state
+
+
+def _makes_graphs(
+    *,
+    mode: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    backend: Any = "",
+    **_: Any,
+) -> bool:
+    """Whether `torch.compile` with these arguments makes CUDA graphs."""
+    asked = mode in ("reduce-overhead", "max-autotune") or backend == "cudagraphs"
+    return asked or bool((options or {}).get("triton.cudagraphs"))
 
 
 def _going(lengths: Tensor, x: Tensor) -> Tensor:

@@ -27,11 +27,11 @@ def knn_lm(
     Args:
         logits: (B, L, V), of the language model.
         query: (B, L, M), how it sees what comes before each token to predict.
-        store: tokens as values of width 1, int64 or int32; with the measure
-            "negative_squared_distance" the weights are those of the paper.
+        store: tokens as values of width 1, int64 or int32, of B rows or of one for all; with the
+            measure "negative_squared_distance" the weights are those of the paper.
         k: number of pairs, see `memlib.Store.address`.
-        mix: :math:`\lambda` in [0, 1], a number or one value a query (B, L).
-        strength: of the read, a number or one value a query (B, L).
+        mix: :math:`\lambda` in [0, 1], a number or a tensor that broadcasts to (B, L).
+        strength: of the read, a number or a tensor that broadcasts to (B, L).
 
     Returns:
         Log-probabilities (B, L, V), which may take the place of the logits. Where a row of the
@@ -62,12 +62,12 @@ def knn_lm(
         raise TypeError(f"store must be a Store; got {type(store).__name__}")
     checks.integers("values of the store", store.values)
     checks.shape("values of the store", store.values, "(B, N, 1)", **{"1": 1})
-    store._check_query(query, k, strength)
+    k, strength = store._check_query(query, k, strength)
     checks.tensor("logits", logits)
     batch, queries = query.shape[:2]
     checks.shape("logits", logits, "(B, L, V)", B=batch, L=queries)
     checks.alike(query=query, logits=logits)
-    checks.one_each("mix", mix, (batch, queries), query, 0, 1)
+    mix = checks.one_each("mix", mix, (batch, queries), query, 0, 1)
 
     slots, scores = store._scores(query, k, strength)  # (B, L, k)
     found = slots >= 0

@@ -1,14 +1,16 @@
 """Attention with a store: a layer that reads the text at hand and the nearest of all before."""
 
-from typing import Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
 
 from memlib import _checks as checks
+from memlib.content import _keep_strength, _shown
 from memlib.store.store import Store
-from memlib.transformer.cache import _check_finite, _check_lengths, _late, _visible
-from memlib.transformer.layers import MemoryAttention, _rotate
+from memlib.transformer.cache import _check_finite
+from memlib.transformer.layers import MemoryAttention
+from memlib.transformer.positions import _are_tokens, _rotate, _take, _tokens_first, _visible
 from memlib.transformer.segments import SegmentMemory
 
 
@@ -60,7 +62,8 @@ class MemorizingAttention(nn.Module):
         positions: "rotary" or "none", of the text at hand.
         window: how far back it is read.
         base: of the rotary angles.
-        strength: of the read from the store.
+        strength: of the read from the store, at least 0: a number, or a tensor that broadcasts to
+            (B, H, T); a `torch.nn.Parameter` is learned, another tensor becomes a buffer.
         device: of the parameters.
         dtype: of the parameters.
 
@@ -82,6 +85,8 @@ class MemorizingAttention(nn.Module):
         tensor([30, 30])
     """
 
+    strength: float | Tensor
+
     def __init__(
         self,
         width: int,
@@ -93,15 +98,14 @@ class MemorizingAttention(nn.Module):
         positions: Literal["rotary", "none"] = "rotary",
         window: int | None = None,
         base: float = 10000.0,
-        strength: float = 1.0,
+        strength: float | Tensor = 1.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        checks.integer("k", k, 1)
+        self.k = checks.integer("k", k, 1)
         checks.choice("positions", positions, ("rotary", "none"))
-        checks.number("strength", strength, 0)
-        self.k, self.strength = k, strength
+        _keep_strength(self, strength)
         shape: dict[str, Any] = {"head_width": head_width, "positions": positions}
         shape |= {"window": window, "base": base, "device": device, "dtype": dtype}
         self.local = MemoryAttention(width, heads, kv_heads, **shape)
@@ -133,14 +137,20 @@ class MemorizingAttention(nn.Module):
     @overload
     def forward(
         self, x: Tensor, memory: Recollection | None = ..., *, lengths: Tensor | None = ...,
-        need_weights: Literal[False] = ...,
+        mask: Tensor | None = ..., need_weights: Literal[False] = ...,
     ) -> tuple[Tensor, Recollection]: ...  # fmt: skip
 
     @overload
     def forward(
         self, x: Tensor, memory: Recollection | None = ..., *, lengths: Tensor | None = ...,
-        need_weights: Literal[True],
+        mask: Tensor | None = ..., need_weights: Literal[True],
     ) -> tuple[Tensor, Recollection, Looks]: ...  # fmt: skip
+
+    @overload
+    def forward(
+        self, x: Tensor, memory: Recollection | None = ..., *, lengths: Tensor | None = ...,
+        mask: Tensor | None = ..., need_weights: bool,
+    ) -> tuple[Tensor, Recollection] | tuple[Tensor, Recollection, Looks]: ...  # fmt: skip
 
     def forward(
         self,
@@ -148,6 +158,7 @@ class MemorizingAttention(nn.Module):
         memory: Recollection | None = None,
         *,
         lengths: Tensor | None = None,
+        mask: Tensor | None = None,
         need_weights: bool = False,
     ) -> tuple[Any, ...]:
         """Read a segment and what came before, and remember it.
@@ -156,7 +167,8 @@ class MemorizingAttention(nn.Module):
             x: (B, T, D), the next T tokens.
             memory: from `memory`, or what the call before returned; an empty one when None. Its
                 store is changed in place.
-            lengths: (B,) int64 in [0, T]; row b has ``lengths[b]`` tokens, then padding.
+            lengths: (B,) integers in [0, T]; row b has ``lengths[b]`` tokens, then padding.
+            mask: (B, T) bool instead, True = a token, False = padding, wherever it lies.
             need_weights: return where each head looked too.
 
         Returns:
@@ -173,51 +185,69 @@ class MemorizingAttention(nn.Module):
         checks.tensor("x", x)
         checks.shape("x", x, "(B, T, D)", D=self.local.width)
         checks.alike(**{"the parameters": self.gate, "x": x})
-        if lengths is not None:
-            _check_lengths(lengths, x.shape[0], x.shape[1], x)
-            x = x.masked_fill(late := _late(lengths, x.shape[1]).unsqueeze(-1), 0)
+        rows = (len(x), self.local.heads, x.shape[1])
+        checks.one_each("strength", self.strength, rows, x, 0)
+        mask = _are_tokens(lengths, mask, x.shape[0], x.shape[1], x)
+        if mask is not None:
+            x = x.masked_fill(~mask.unsqueeze(-1), 0)
         segment, store = self._check_memory(memory, x)
         both = torch.cat((segment.inputs, x), dim=1)  # (B, N + T, D)
         query = self.local._heads(self.local.query, x, None)  # (B, H, T, M)
         keys = self.local._heads(self.local.key, both, None)  # (B, G, N + T, M)
         values = self.local._heads(self.local.value, both, None)
         _check_finite(keys, values, x=x, memory=segment.inputs)
-        near, look = self._look(query, keys, values, segment, need_weights)
+        near, look = self._look(query, keys, values, segment, mask, need_weights)
         far, ids, weights = self._recall(query, store)
+        if mask is not None:
+            padding = ~mask[:, None, :, None]
+            ids, weights = ids.masked_fill(padding, -1), weights.masked_fill(padding, 0)
         known = (store.lengths > 0).view(len(x), self.local.kv_heads)
         known = known.repeat_interleave(self._shared, dim=1).unsqueeze(-1)  # (B, H, 1)
         gate = (self.gate.sigmoid().unsqueeze(-1) * known).unsqueeze(-1)  # g
         y = self.local.output((near + gate * (far - near)).transpose(1, 2).flatten(2))
-        y = y if lengths is None else y.masked_fill(late, 0)
+        y = y if mask is None else y.masked_fill(~mask.unsqueeze(-1), 0)
         checks.finite(y, x=x, memory=segment.inputs)
 
-        each = None if lengths is None else lengths.repeat_interleave(self.local.kv_heads)
-        new = [z[:, :, segment.inputs.shape[1] :].detach().flatten(0, 1) for z in (keys, values)]
-        store.add(*new, lengths=each)
-        after = Recollection(segment._slide(both, lengths), store)
+        each, new = None, [z[:, :, segment.inputs.shape[1] :].detach() for z in (keys, values)]
+        if mask is not None:
+            each = mask.sum(-1).repeat_interleave(self.local.kv_heads)
+            new = [_take(z, _tokens_first(mask), 2) for z in new]
+        store.add(*(z.flatten(0, 1) for z in new), lengths=each)
+        after = Recollection(segment._slide(both, mask), store)
         return (y, after) if look is None else (y, after, Looks(look, ids, weights))
 
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
+
     def _look(
-        self, query: Tensor, keys: Tensor, values: Tensor, segment: SegmentMemory, need: bool
-    ) -> tuple[Tensor, Tensor | None]:
+        self, query: Tensor, keys: Tensor, values: Tensor, segment: SegmentMemory,
+        mask: Tensor | None, need: bool,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """Read the text at hand, as `memlib.MemoryAttention` does."""
-        old, places = segment.inputs.shape[1], segment._positions(query.shape[2])
+        old, places = segment.inputs.shape[1], segment._positions(query.shape[2], mask)
         if (marks := self.local._marks(places)) is not None:
             query, keys = _rotate(query, marks[:, old:]), _rotate(keys, marks)
-        mask = _visible(places[:, old:], places, self.local.window)
-        return self.local._look(query, keys, values, mask, need)
+        readable = _visible(places[:, old:], places, self.local.window)
+        return self.local._look(query, keys, values, readable, need)
 
     def _recall(self, query: Tensor, store: Store) -> tuple[Tensor, Tensor, Tensor]:
         """Read the store; heads that share keys are so many queries of one row."""
         batch, groups, tokens = len(query), self.local.kv_heads, query.shape[2]
-        query = query.unflatten(1, (groups, self._shared)).flatten(2, 3).flatten(0, 1)
+        strength = self.strength
+        if isinstance(strength, Tensor):
+            strength = self._rows(strength.expand(query.shape[:-1]))
         k = min(self.k, int(store._held.max(initial=0)) or self.k)
-        looked = store.read(query, k, strength=self.strength, need_weights=True)
+        looked = store.read(self._rows(query), k, strength=strength, need_weights=True)
         value, ids, weights = (
             z.unflatten(0, (batch, groups)).unflatten(2, (self._shared, tokens)).flatten(1, 2)
             for z in looked
         )
         return value, ids, weights
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """(B, H, T, ...) -> (B·G, H / G · T, ...), as the store sees it."""
+        batch, _, tokens, *width = x.shape
+        return x.reshape(batch * self.local.kv_heads, self._shared * tokens, *width)
 
     def _check_memory(self, memory: object, x: Tensor) -> Recollection:
         """Refuse a memory that is not of this layer."""
@@ -242,4 +272,4 @@ class MemorizingAttention(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the sizes shown by ``print(module)``."""
-        return f"k={self.k}, strength={self.strength}"
+        return f"k={self.k}, strength={_shown(self.strength)}"

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memlib import _checks as checks
-from memlib.transformer.cache import _check_finite, _check_lengths
+from memlib.transformer.cache import _check_finite
+from memlib.transformer.positions import _check_lengths
 
 Ints = NDArray[np.int64]
 FEWEST = 16  # slots, once there is a pair
@@ -32,12 +33,10 @@ class Pairs:
         self, batch_size: int, width: int, value_width: int, capacity: int | None,
         value_dtype: torch.dtype | None, **factory: Any,
     ) -> None:  # fmt: skip
-        checks.integer("batch_size", batch_size, 0)
-        checks.integer("width", width, 1)
-        checks.integer("value_width", value_width, 1)
-        if capacity is not None:
-            checks.integer("capacity", capacity, 1)
-        self.width, self.value_width, self.capacity = width, value_width, capacity
+        batch_size = checks.integer("batch_size", batch_size, 0)
+        self.width = width = checks.integer("width", width, 1)
+        self.value_width = value_width = checks.integer("value_width", value_width, 1)
+        self.capacity = None if capacity is None else checks.integer("capacity", capacity, 1)
         # one empty slot from the start, so that an empty store is read like any other
         self.keys = torch.zeros(batch_size, 1, width, **factory)
         checks.tensor("dtype", self.keys)
@@ -66,7 +65,7 @@ class Pairs:
         Args:
             keys: (B, T, M).
             values: (B, T, V).
-            lengths: (B,) int64 in [0, T]; row b adds only its first ``lengths[b]`` pairs.
+            lengths: (B,) integers in [0, T]; row b adds only its first ``lengths[b]`` pairs.
 
         Returns:
             The new ids (B, T) int64; -1 for what is not added.
@@ -98,7 +97,7 @@ class Pairs:
         """Replace pairs, which keep their ids and their places in the order.
 
         Args:
-            ids: (B, T) int64, none twice in a row; -1 leaves a pair out.
+            ids: (B, T) integers, none twice in a row; -1 leaves a pair out.
             keys: (B, T, M).
             values: (B, T, V).
 
@@ -107,8 +106,9 @@ class Pairs:
             ValueError: wrong shapes; an id that is not held, or comes twice; NaN or infinity.
         """
         self._check_pairs(keys, values, None)
+        checks.integers("ids", ids)
+        checks.shape("ids", ids, "(B, T)", B=len(keys), T=keys.shape[1])
         slots = self._slots(ids)
-        checks.shape("ids", ids, "(B, T)", T=keys.shape[1])
         row, pair = (ids >= 0).nonzero(as_tuple=True)
         slot, new = slots[row, pair], (keys[row, pair], values[row, pair], ids[row, pair])
         both = (row * self.ids.shape[1] + slot).sort().values
@@ -118,9 +118,10 @@ class Pairs:
         self._put(row.cpu().numpy(), slot.cpu().numpy(), *new)
 
     def delete(self, ids: Tensor) -> None:
-        """Forget pairs, whose keys and values become 0; (B, ...) int64, -1 for none.
+        """Forget pairs, whose keys and values become 0; (B, ...) integers, -1 for none.
 
-        ``store.delete(store.ids)`` forgets them all.
+        ``store.delete(store.ids)`` forgets them all. To a store of one row, all rows of `ids` are
+        its own; so they are to `get`.
 
         Raises:
             TypeError: ids of another dtype.
@@ -136,7 +137,7 @@ class Pairs:
         self._ring = self._ring and not len(row)
 
     def get(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the keys (..., M) and values (..., V) of ids, (B, ...) int64; 0 for -1.
+        """Return the keys (..., M) and values (..., V) of ids, (B, ...) integers; 0 for -1.
 
         Raises:
             TypeError: ids of another dtype.
@@ -146,7 +147,7 @@ class Pairs:
         keys, values = (self._at(buffer, slots) for buffer in (self.keys, self.values))
         empty = (slots < 0).unsqueeze(-1)
         keys, values = keys.masked_fill(empty, 0), values.masked_fill(empty, 0)
-        return keys.unflatten(1, ids.shape[1:]), values.unflatten(1, ids.shape[1:])
+        return keys.reshape(*ids.shape, self.width), values.reshape(*ids.shape, self.value_width)
 
     def _all(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return keys, values and ids of the slots in use."""
@@ -154,8 +155,8 @@ class Pairs:
         return self.keys[:, :used], self.values[:, :used], self.ids[:, :used]
 
     def _at(self, buffer: Tensor, slots: Tensor) -> Tensor:
-        """(B, N, M), (B, ...) -> (B, ..., M), and anything for slot -1."""
-        rows = torch.arange(len(slots), device=slots.device)
+        """(B or 1, N, M), (B, ...) -> (B, ..., M), and anything for slot -1."""
+        rows = torch.arange(len(buffer), device=slots.device)
         return buffer[rows.view(-1, *[1] * (slots.ndim - 1)), slots.clamp(min=0)]
 
     def _put(self, row: Ints, slot: Ints, keys: Tensor, values: Tensor, ids: Tensor) -> None:
@@ -169,11 +170,13 @@ class Pairs:
         """Called after a change, with the slots that changed."""
 
     def _slots(self, ids: Tensor) -> Tensor:
-        """Return the slots of ids (B, ...) as (B, T); -1 for -1."""
+        """Return the slots of ids (B, ...) as (B, T); -1 for -1. One row holds all of any ids."""
         checks.integers("ids", ids)
+        ids = ids.long()
         checks.alike(**{"the store's ids": self.ids, "ids": ids})
-        checks.shape("ids", ids if ids.ndim < 2 else ids.flatten(1), "(B, T)", B=len(self.ids))
-        ids, last = ids.flatten(1).contiguous(), self.ids.shape[1] - 1
+        checks.rows("ids", ids if ids.ndim < 2 else ids.flatten(1), "(B, T)", len(self.ids))
+        ids = ids.reshape(len(self.ids), -1 if len(self.ids) else 0).contiguous()
+        last = self.ids.shape[1] - 1
         slots = ids % (last + 1)
         if not self._ring:
             order = self.ids.sort()
@@ -224,7 +227,7 @@ class Pairs:
         new = np.full(batch, pairs)
         if lengths is not None:
             _check_lengths(lengths, batch, pairs, self.ids)
-            new = lengths.cpu().numpy()
+            new = lengths.long().cpu().numpy()
             late = torch.from_numpy(np.arange(pairs) >= new[:, None]).unsqueeze(-1).to(keys.device)
             keys, values = keys.masked_fill(late, 0), values.masked_fill(late, 0)
         _check_finite(keys, values, keys=keys, values=values)

@@ -99,10 +99,10 @@ class Store(Pairs):
         super().__init__(batch_size, width, value_width, capacity, value_dtype, **factory)
         checks.choice("measure", measure, MEASURES)
         checks.choice("backend", backend, BACKENDS)
-        checks.integer("effort", effort, 1)
-        checks.integer("links", links, 2)
-        self.measure, self.backend, self.effort, self.links = measure, backend, effort, links
-        self._search = Search(backend, batch_size, width, measure, links)
+        self.measure, self.backend = measure, backend
+        self.effort = checks.integer("effort", effort, 1)
+        self.links = checks.integer("links", links, 2)
+        self._search = Search(backend, len(self.keys), self.width, measure, self.links)
 
     def address(
         self, query: Tensor, k: int, *, strength: float | Tensor = 1.0
@@ -110,9 +110,9 @@ class Store(Pairs):
         """Decide where to look: the ids of the k nearest pairs, and their weights.
 
         Args:
-            query: (B, L, M).
+            query: (B, L, M); a store of one row serves any number of them.
             k: number of pairs, at most those of the fullest row; any if all rows are empty.
-            strength: a number of at least 0, or one value a query (B, L).
+            strength: a number of at least 0, or a tensor that broadcasts to (B, L).
 
         Returns:
             Ids (B, L, k) int64, the most similar first, -1 where a row has fewer; and weights
@@ -125,7 +125,7 @@ class Store(Pairs):
             TypeError: wrong dtypes.
             ValueError: wrong shapes, k too large, negative strength, NaN in the query.
         """
-        self._check_query(query, k, strength)
+        k, strength = self._check_query(query, k, strength)
         slots, weights = self._address(query, k, strength)
         checks.finite(weights, query=query, strength=strength)
         return self._named(slots), weights
@@ -142,6 +142,11 @@ class Store(Pairs):
         need_weights: Literal[True],
     ) -> tuple[Tensor, Tensor, Tensor]: ...  # fmt: skip
 
+    @overload
+    def read(
+        self, query: Tensor, k: int, *, strength: float | Tensor = ..., need_weights: bool
+    ) -> Tensor | tuple[Tensor, Tensor, Tensor]: ...
+
     def read(
         self,
         query: Tensor,
@@ -153,9 +158,9 @@ class Store(Pairs):
         """Read the k nearest pairs: `memlib.attend` over them.
 
         Args:
-            query: (B, L, M).
+            query: (B, L, M), see `address`.
             k: number of pairs, see `address`.
-            strength: a number, or one value a query, see `address`.
+            strength: a number or a tensor, see `address`.
             need_weights: return ids and weights too.
 
         Returns:
@@ -169,7 +174,7 @@ class Store(Pairs):
             TypeError: as `address`; or integer values, which have no average.
             ValueError: as `address`.
         """
-        self._check_query(query, k, strength)
+        k, strength = self._check_query(query, k, strength)
         checks.tensor("values", self.values)
         if k >= self._held.max(initial=0) and not need_weights:  # no search, and no copies
             keys, values, ids = self._all()
@@ -234,7 +239,10 @@ class Store(Pairs):
     def _scores(self, query: Tensor, k: int, strength: float | Tensor) -> tuple[Tensor, Tensor]:
         """Return slots (B, L, k) and strength * similarity, up to a constant a query."""
         keys, _, ids = self._all()
-        slots = self._search(query, keys, ids, self._held, k, self.effort)
+        # one row is searched by all queries at once
+        rows = query.reshape(len(keys), -1, self.width) if len(keys) == 1 else query
+        slots = self._search(rows, keys, ids, self._held, k, self.effort)
+        slots = slots.reshape(*query.shape[:2], k)
         if isinstance(strength, Tensor) and strength.ndim:
             strength = strength.unsqueeze(-1)
         found, mask = self._at(self.keys, slots), (slots >= 0).unsqueeze(2)
@@ -247,14 +255,18 @@ class Store(Pairs):
     def _touch(self, row: Ints, slot: Ints) -> None:
         self._search.touch(row, slot)
 
-    def _check_query(self, query: Tensor, k: int, strength: float | Tensor) -> None:
+    def _check_query(
+        self, query: Tensor, k: int, strength: float | Tensor
+    ) -> tuple[int, float | Tensor]:
+        """Return k and strength, numbers as Python's own."""
         checks.tensor("query", query)
-        checks.shape("query", query, "(B, L, M)", B=len(self.ids), M=self.width)
+        checks.rows("query", query, "(B, L, M)", len(self.ids), M=self.width)
         checks.alike(**{"the store": self.keys, "query": query})
-        checks.one_each("strength", strength, query.shape[:-1], query, low=0)
-        checks.integer("k", k, 1)
+        strength = checks.one_each("strength", strength, query.shape[:-1], query, low=0)
+        k = checks.integer("k", k, 1)
         if k > (most := int(self._held.max(initial=0))) > 0:
             raise ValueError(f"k must be at most the {most} pairs of the fullest row; got {k}")
+        return k, strength
 
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={getattr(self, name)!r}" for name in OPTIONS[1:])

@@ -52,7 +52,7 @@ def copy(
         True
     """
     rows, longest = _sizes(batch_size, "length", length, generator)
-    checks.integer("bits", bits, 1)
+    bits = checks.integer("bits", bits, 1)
     vectors = _vectors(batch_size, longest, bits, generator)
     lengths = 2 * rows + 1
     t, L = _steps(2 * longest + 1, rows)
@@ -103,7 +103,7 @@ def repeat_copy(
     """
     rows, longest = _sizes(batch_size, "length", length, generator)
     times, _ = _sizes(batch_size, "repeats", repeats, generator)
-    checks.integer("bits", bits, 1)
+    bits = checks.integer("bits", bits, 1)
     vectors = _vectors(batch_size, longest, bits, generator)
     lengths = rows * (times + 1) + 2
     t, L = _steps(int(lengths.max()) if batch_size else 0, rows)
@@ -160,8 +160,8 @@ def associative_recall(
         True
     """
     rows, most = _sizes(batch_size, "items", items, generator, least=2)
-    checks.integer("item_length", item_length, 1)
-    checks.integer("bits", bits, 1)
+    item_length = checks.integer("item_length", item_length, 1)
+    bits = checks.integer("bits", bits, 1)
     size, block = item_length, item_length + 1
     vectors = _vectors(batch_size, most * size, bits, generator)
     asked = (torch.rand(batch_size, generator=generator) * (rows - 1)).long().unsqueeze(-1)
@@ -221,10 +221,10 @@ def priority_sort(
         >>> bool((batch.targets[0, -1] == batch.inputs[0, best, :8]).all())
         True
     """
-    checks.integer("batch_size", batch_size, 0)
-    checks.integer("items", items, 1)
-    checks.integer("kept", kept, 1, items)
-    checks.integer("bits", bits, 1)
+    batch_size = checks.integer("batch_size", batch_size, 0)
+    items = checks.integer("items", items, 1)
+    kept = checks.integer("kept", kept, 1, items)
+    bits = checks.integer("bits", bits, 1)
     vectors = _vectors(batch_size, items, bits, generator)
     priority = 2 * torch.rand(batch_size, items, generator=generator) - 1
     order = priority.argsort(dim=-1, descending=True)[:, :kept]
@@ -243,10 +243,9 @@ def _sizes(
     batch_size: int, name: str, size: Range, generator: Generator | None, least: int = 1
 ) -> tuple[Tensor, int]:
     """Draw a size for each row; return them (B,) and the largest."""
-    checks.integer("batch_size", batch_size, 0)
+    batch_size = checks.integer("batch_size", batch_size, 0)
     low, high = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
-    checks.integer(name, low, least)
-    checks.integer(name, high, least)
+    low, high = (checks.integer(name, end, least) for end in (low, high))
     if low > high:
         raise ValueError(f"{name} must be an integer or (lowest, highest); got {size}")
     rows = torch.randint(low, high + 1, (batch_size,), generator=generator)

@@ -89,6 +89,8 @@ def read_babi(path: str | Path, *, task: int = 0) -> list[Question]:
     Raises:
         BabiError: a line that breaks these rules, named by file and number.
         FileNotFoundError: no such file.
+        TypeError: task is no integer.
+        ValueError: task is below 0.
 
     Source:
         Weston et al. 2015; the format is told in the README of the archive.
@@ -102,7 +104,7 @@ def read_babi(path: str | Path, *, task: int = 0) -> list[Question]:
         ...     read_babi(file.name)[0].story
         (('mary', 'went', 'home'),)
     """
-    path = Path(path)
+    path, task = Path(path), checks.integer("task", task, 0)
     questions: list[Question] = []
     story: list[Sentence] = []
     where: dict[int, int] = {}  # number of a line -> index into the story
@@ -234,7 +236,7 @@ class Vocabulary:
         Raises:
             ValueError: an unknown word, where refused; or slots below 1.
         """
-        checks.integer("slots", slots, 1)
+        slots = checks.integer("slots", slots, 1)
         checks.choice("unknown", unknown, ("refuse", "skip"))
         rows: dict[Sentence, int] = {(): 0}  # every sentence once; row 0 is the empty one
         kept = [q.story[-slots:] for q in questions]

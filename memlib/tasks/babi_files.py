@@ -121,7 +121,7 @@ def babi_file(folder: str | Path, task: int, split: str) -> Path:
         ...     babi_file(folder, 7, "test").name
         'qa7_counting_test.txt'
     """
-    checks.integer("task", task, 1, 20)
+    task = checks.integer("task", task, 1, 20)
     checks.choice("split", split, SPLITS)
     found = [file for file in _files(Path(folder)) if _is(file, task, split)]
     if not found:

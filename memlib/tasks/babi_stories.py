@@ -58,8 +58,8 @@ def babi_stories(task: int, count: int, *, generator: Generator | None = None) -
         >>> " ".join(first.question), first.answer, first.supporting
         ('where is nora', 'pantry', (1,))
     """
-    checks.integer("task", task, 1, 20)
-    checks.integer("count", count, 0)
+    task = checks.integer("task", task, 1, 20)
+    count = checks.integer("count", count, 0)
     if task not in TELLERS:
         told = ", ".join(map(str, TELLERS))
         raise ValueError(f"task must be one of {told}, which are told here; got {task}")

@@ -48,9 +48,9 @@ def ngrams(
         >>> batch.inputs.shape, bool(batch.mask.all())
         (torch.Size([2, 200, 1]), True)
     """
-    checks.integer("batch_size", batch_size, 0)
-    checks.integer("length", length, 1)
-    checks.integer("order", order, 1, 20)
+    batch_size = checks.integer("batch_size", batch_size, 0)
+    length = checks.integer("length", length, 1)
+    order = checks.integer("order", order, 1, 20)
     contexts = 2 ** (order - 1)
     uniform = torch.rand(batch_size, contexts, generator=generator)
     chances = (uniform * (math.pi / 2)).sin().square()  # Beta(1/2, 1/2) is the arcsine law
@@ -95,7 +95,7 @@ def optimal_bits(targets: Tensor, order: int = 6) -> Tensor:
     """
     checks.tensor("targets", targets)
     checks.shape("targets", targets, "(B, T, 1)")
-    checks.integer("order", order, 1, 20)
+    order = checks.integer("order", order, 1, 20)
     batch, length, _ = targets.shape
     bits = targets[..., 0] > 0.5
     contexts = 2 ** (order - 1)

@@ -70,13 +70,13 @@ def mqar(
         >>> batch.inputs.shape, batch.mask.sum(dim=1)
         (torch.Size([2, 16]), tensor([4, 4]))
     """
-    checks.integer("batch_size", batch_size, 0)
-    checks.integer("pairs", pairs, 1)
-    checks.integer("length", length, 4 * pairs)
+    batch_size = checks.integer("batch_size", batch_size, 0)
+    pairs = checks.integer("pairs", pairs, 1)
+    length = checks.integer("length", length, 4 * pairs)
     if length % 2:
         raise ValueError(f"length must be even; got {length}")
-    checks.integer("vocab_size", vocab_size, length + 1)
-    checks.number("power", power, 0)
+    vocab_size = checks.integer("vocab_size", vocab_size, length + 1)
+    power = checks.number("power", power, 0)
     half = vocab_size // 2
     keys = 1 + _distinct(batch_size, half - 1, pairs, generator)
     values = half + _distinct(batch_size, vocab_size - half, pairs, generator)
@@ -136,12 +136,12 @@ def induction(
         >>> bool((batch.targets[:, 2:] == batch.inputs[:, 1:5]).all()), batch.mask
         (True, tensor([[False, False,  True,  True,  True,  True]]))
     """
-    checks.integer("batch_size", batch_size, 0)
-    checks.integer("length", length, 2)
+    batch_size = checks.integer("batch_size", batch_size, 0)
+    length = checks.integer("length", length, 2)
     low, high = period if isinstance(period, tuple) and len(period) == 2 else (period, period)
-    checks.integer("vocab_size", vocab_size, 1)
-    for size in (low, high):
-        checks.integer("period", size, 1, min(length - 1, vocab_size))
+    vocab_size = checks.integer("vocab_size", vocab_size, 1)
+    most = min(length - 1, vocab_size)
+    low, high = (checks.integer("period", size, 1, most) for size in (low, high))
     if low > high:
         raise ValueError(f"period must be an integer or (lowest, highest); got {period}")
     periods = torch.randint(low, high + 1, (batch_size, 1), generator=generator)
@@ -191,10 +191,10 @@ def selective_copy(
         >>> bool((said[said > 1] == batch.targets[:, 6:]).all())
         True
     """
-    checks.integer("batch_size", batch_size, 0)
-    checks.integer("items", items, 1)
-    checks.integer("length", length, items)
-    checks.integer("vocab_size", vocab_size, 3)
+    batch_size = checks.integer("batch_size", batch_size, 0)
+    items = checks.integer("items", items, 1)
+    length = checks.integer("length", length, items)
+    vocab_size = checks.integer("vocab_size", vocab_size, 3)
     places = _distinct(batch_size, length, items, generator).sort(dim=1).values
     said = torch.randint(2, vocab_size, (batch_size, items), generator=generator)
     inputs = torch.zeros(batch_size, length + items, dtype=torch.long)

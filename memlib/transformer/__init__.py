@@ -2,7 +2,8 @@
 
 from memlib.transformer.cache import KVCache
 from memlib.transformer.decoder import Decoder
-from memlib.transformer.layers import FeedForward, MemoryAttention
+from memlib.transformer.feed_forward import FeedForward
+from memlib.transformer.layers import MemoryAttention
 from memlib.transformer.segments import SegmentMemory
 
 __all__ = [

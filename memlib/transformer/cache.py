@@ -4,17 +4,34 @@ The memory is a list of tokens, each at a position of the text; a query may read
 own position or before it, and with a window only the last few positions.
 """
 
+import math
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from memlib import _checks as checks
+from memlib.transformer.positions import _are_tokens, _check_lengths, _next, _take, _visible
+from memlib.transformer.slots import _filled, _held, _Route, _route
+
+
+class _New(NamedTuple):
+    """Tokens on their way into a cache."""
+
+    keys: Tensor  # (B, G, T, M)
+    values: Tensor  # (B, G, T, V)
+    mask: Tensor | None  # (B, T), which of them are tokens and not padding
+    in_place: bool  # first stored, then read: a token a row, without a gradient
+    even: int  # the length of all rows, if it is one and all get T tokens; else -1
+    where: _Route | int  # they go; a number is the first of slots side by side, alike in all rows
 
 
 class KVCache(nn.Module):
     r"""Keys and values of the tokens so far, changed in place.
 
     Every buffer has its final size from the start, so that a compiled step serves every length.
-    Writing a token is `memlib.write` with one-hot weights and erase 1, without the copy.
+    Writing a token is `memlib.write` with one-hot weights and erase 1, without the copy. Rows may
+    be of different lengths and are on their own: padding takes no slot and no position.
 
     ====== ================================= ==================================
     ring   token of position p lies in slot  when all slots are taken
@@ -36,6 +53,8 @@ class KVCache(nn.Module):
     Attributes:
         keys: (B, G, N, M).
         values: (B, G, N, V).
+        positions: (B, N) int64, where in its row the token of each slot stands, counted from 0;
+            -1 for an empty slot.
         lengths: (B,) int64, the tokens that each row has seen.
 
     Raises:
@@ -59,11 +78,21 @@ class KVCache(nn.Module):
         tensor([[[[1., 0.],
                   [0., 1.]]]])
         >>> cache.lengths, cache.nbytes
-        (tensor([2]), 136)
+        (tensor([2]), 200)
+
+        Rows of different lengths, padded at the left; the second row has one token:
+
+        >>> cache = KVCache(batch_size=2, heads=1, slots=4, width=2)
+        >>> mask = torch.tensor([[True, True], [False, True]])
+        >>> keys, values, readable = cache.extend(*torch.randn(2, 2, 1, 2, 2), mask=mask)
+        >>> cache.positions
+        tensor([[ 0,  1, -1, -1],
+                [ 0, -1, -1, -1]])
     """
 
     keys: Tensor
     values: Tensor
+    positions: Tensor
     lengths: Tensor
 
     def __init__(
@@ -80,32 +109,43 @@ class KVCache(nn.Module):
     ) -> None:
         super().__init__()
         value_width = width if value_width is None else value_width
-        checks.integer("batch_size", batch_size, 0)
-        sizes = {"heads": heads, "slots": slots, "width": width, "value_width": value_width}
-        for name, size in sizes.items():
-            checks.integer(name, size, 1)
+        batch_size = checks.integer("batch_size", batch_size, 0)
+        heads = checks.integer("heads", heads, 1)
+        slots = checks.integer("slots", slots, 1)
+        width = checks.integer("width", width, 1)
+        value_width = checks.integer("value_width", value_width, 1)
         self.slots, self.ring = slots, ring
         keys = torch.zeros(batch_size, heads, slots, width, device=device, dtype=dtype)
         checks.tensor("dtype", keys)
         self.register_buffer("keys", keys)
         self.register_buffer("values", keys.new_zeros(batch_size, heads, slots, value_width))
-        self.register_buffer("lengths", keys.new_zeros(batch_size, dtype=torch.long))
+        where: dict[str, Any] = {"dtype": torch.long, "device": keys.device}
+        self.register_buffer("positions", torch.full((batch_size, slots), -1, **where))
+        self.register_buffer("lengths", torch.zeros(batch_size, **where))
         self._known = [0, 0, 0, 0]  # which lengths, in which version, have what bounds
+        self._replayed = False  # whether a CUDA graph changes the lengths and not their version
 
     @property
     def nbytes(self) -> int:
-        """Bytes of :math:`B G N (M + V)` numbers and B lengths, however full it is."""
+        """Bytes of :math:`B G N (M + V)` numbers, B N positions and B lengths, full or not."""
         return sum(buffer.nbytes for buffer in self.buffers())
 
     def extend(
-        self, keys: Tensor, values: Tensor, *, lengths: Tensor | None = None
+        self,
+        keys: Tensor,
+        values: Tensor,
+        *,
+        lengths: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Append tokens and return what they may read: all before them, and each itself.
 
         Args:
             keys: (B, G, T, M).
             values: (B, G, T, V).
-            lengths: (B,) int64 in [0, T]; row b appends only its first ``lengths[b]`` tokens.
+            lengths: (B,) integers in [0, T]; row b appends only its first ``lengths[b]`` tokens.
+            mask: (B, T) bool instead, True = a token, False = padding, wherever it lies. What
+                padding holds is not looked at.
 
         Returns:
             Keys (B, G, N', M), values (B, G, N', V), and a mask (B or 1, 1, T, N') or None, as
@@ -114,11 +154,12 @@ class KVCache(nn.Module):
 
         Raises:
             TypeError: wrong dtypes.
-            ValueError: wrong shapes; lengths outside [0, T]; NaN or infinity; too few free slots
-                (not looked at while compiling, where a full row keeps what it has). After an
-                error the cache is as it was.
+            ValueError: wrong shapes; lengths outside [0, T]; lengths and a mask; NaN or infinity;
+                too few free slots (not looked at while compiling, where a full row keeps what it
+                has). After an error the cache is as it was.
         """
-        if lengths is None and (held := self._step(keys, values)):
+        checks.untraced()
+        if lengths is None and mask is None and (held := self._step(keys, values)):
             return held
         checks.tensor("keys", keys)
         checks.tensor("values", values)
@@ -127,28 +168,29 @@ class KVCache(nn.Module):
         tokens, width = keys.shape[2], self.values.shape[-1]
         checks.shape("values", values, "(B, G, T, V)", B=batch, G=heads, T=tokens, V=width)
         checks.alike(**{"the cache": self.keys, "keys": keys, "values": values})
-        if lengths is not None:
-            _check_lengths(lengths, batch, tokens, self.lengths)
-            late = _late(lengths, tokens)[:, None, :, None]
-            keys, values = keys.masked_fill(late, 0), values.masked_fill(late, 0)
+        mask = _are_tokens(lengths, mask, batch, tokens, self.lengths)
+        if mask is not None:
+            padding = ~mask[:, None, :, None]
+            keys, values = keys.masked_fill(padding, 0), values.masked_fill(padding, 0)
         _check_finite(keys, values, keys=keys, values=values)
-        self._check_room(tokens, lengths)
-        readable = self._join(keys, values, lengths)
-        self._commit(keys, values, lengths)
+        self._check_room(tokens, mask)
+        new = self._new(keys, values, mask)
+        readable = self._join(new)
+        self._commit(new)
         return readable
 
     def crop(self, lengths: int | Tensor) -> None:
-        """Forget the newest tokens of rows with more than `lengths`, a number or (B,) int64.
+        """Forget the newest tokens of rows with more than `lengths`, a number or (B,) integers.
 
         Raises:
-            TypeError: lengths are no integer and no int64 tensor.
+            TypeError: lengths are neither an integer nor a tensor of them.
             ValueError: a wrong shape, a negative length, or a full ring, where what would have to
                 be readable again may be gone; 0 always works.
         """
         if isinstance(lengths, Tensor):
             _check_lengths(lengths, self.lengths.shape[0], None, self.lengths)
         else:
-            checks.integer("lengths", lengths, 0)
+            lengths = checks.integer("lengths", lengths, 0)
             lengths = torch.full_like(self.lengths, lengths)
         lost = (lengths < self.lengths) & (lengths > 0) & (self.lengths >= self.slots)
         if self.ring and checks.anywhere(lost):
@@ -158,17 +200,18 @@ class KVCache(nn.Module):
                 f"of {self.slots} slots is full; got {int(lengths[row])}"
             )
         self.lengths.copy_(self.lengths.minimum(lengths))
+        self.positions.copy_(_held(self.positions, self.lengths))
 
     def reorder(self, rows: Tensor) -> None:
-        """Let row b go on as row ``rows[b]`` was, for beam search; rows are (B,) int64.
+        """Let row b go on as row ``rows[b]`` was, for beam search; rows are (B,) integers.
 
         Raises:
-            TypeError: rows are no int64 tensor.
+            TypeError: rows are no tensor of integers.
             ValueError: a wrong shape, or a row outside [0, B).
         """
         batch = self.lengths.shape[0]
         _check_lengths(rows, batch, batch - 1, self.lengths, "rows", "B - 1")
-        for buffer in (self.keys, self.values, self.lengths):
+        for buffer in self.buffers():
             buffer.copy_(buffer.index_select(0, rows))
 
     def extra_repr(self) -> str:
@@ -200,99 +243,94 @@ class KVCache(nn.Module):
             and keys.layout == values.layout == held_keys.layout
             and not keys.requires_grad
             and not values.requires_grad
-            and _finite(keys, values)
+            and math.isfinite(_sum(keys, values))
         ):
             return None
         after = bounds[0] + 1
         where = bounds[0] % slots, 0, min(after, slots)
         readable = _put(held_keys, keys, *where), _put(held_values, values, *where), None
+        self.positions.narrow(1, where[0], 1).fill_(bounds[0])
         self._remember(self.lengths.add_(1), after, after)
         return readable
 
-    # What the layer calls, having checked its arguments: _join, and _commit once all went well.
-    # Until then the lengths are as they were, and nothing that may still be read has changed.
+    # What the layer calls, having checked its arguments: _new, _join, and _commit once all went
+    # well. Until then lengths and positions are as they were, and nothing that may still be read
+    # has changed.
 
-    def _positions(self, tokens: int) -> Tensor:
-        """Return the positions of the next tokens, (B, T), or (1, T) if all rows agree."""
-        bounds, device = self._bounds(), self.lengths.device
-        if bounds and bounds[0] == bounds[1]:
-            return torch.arange(bounds[0], bounds[0] + tokens, device=device).unsqueeze(0)
-        return self.lengths.unsqueeze(-1) + torch.arange(tokens, device=device)
+    def _new(self, keys: Tensor, values: Tensor, mask: Tensor | None) -> _New:
+        """Find out where new tokens go."""
+        tokens, even = keys.shape[2], self._even(mask)
+        tracked = torch.is_grad_enabled() and (keys.requires_grad or values.requires_grad)
+        first = even % self.slots
+        side_by_side = even >= 0 and first + tokens <= self.slots
+        where: _Route | int = first if side_by_side else self._route(tokens, mask)
+        return _New(keys, values, mask, tokens == 1 and not tracked, even, where)
 
-    def _join(
-        self, keys: Tensor, values: Tensor, lengths: Tensor | None, window: int | None = None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return the keys and values that new tokens may read, and the mask."""
-        tokens, bounds = keys.shape[2], self._bounds()
+    def _join(self, new: _New, window: int | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the keys and values that new tokens may read, and which each of them may."""
+        keys, values, mask, in_place, even, where = new
         window = self.slots if self.ring and window is None else window
-        in_place = self._in_place(keys, values)
-        low, high = bounds or (0, self.slots)
+        low, high = (even, even) if even >= 0 else self._bounds() or (0, self.slots)
         stop = min(high + in_place, self.slots)
-        agree = bounds is not None and low == high and (not in_place or lengths is None)
-        if in_place and agree and (not self.ring or stop <= (window or stop)):
+        if in_place and even >= 0 and (not self.ring or stop <= (window or stop)):
             start = 0 if self.ring or window is None else max(0, stop - window)
-            where = low % self.slots, start, stop - start
-            return _put(self.keys, keys, *where), _put(self.values, values, *where), None
-        if in_place:
-            self._store(keys, values, lengths)
+            put = even % self.slots, start, stop - start
+            return _put(self.keys, keys, *put), _put(self.values, values, *put), None
+        tokens, rows = keys.shape[2], slice(1 if even >= 0 else None)
         # the slots with tokens that the window of any row reaches
         start = 0 if self.ring or window is None else max(0, low + 1 - window)
         held = self.keys[:, :, start:stop], self.values[:, :, start:stop]
-
-        position = self._positions(tokens)
-        filled = self._after(tokens, lengths) if in_place else self.lengths
-        places = torch.arange(start, stop, device=filled.device)
-        places = _held(filled[:1] if agree else filled, places, self.slots)
+        queries = self._next(tokens, mask)
         if in_place:
-            return *held, _visible(position, places, window)
+            self._store(new)
+            route = self._route(1, mask) if isinstance(where, int) else where
+            places = route.positions[rows, start:stop]
+            return *held, _visible(queries, places, window)
+        places = _held(self.positions, self.lengths)[rows, start:stop]
+        places = torch.cat((places, queries.expand(len(places), -1)), dim=1)
         if stop > start:
             keys, values = (torch.cat(x, dim=2) for x in zip(held, (keys, values), strict=True))
-        places = torch.cat((places, position.expand(len(places), -1)), dim=1)
-        return keys, values, _visible(position, places, window)
+        return keys, values, _visible(queries, places, window)
 
-    def _commit(self, keys: Tensor, values: Tensor, lengths: Tensor | None) -> None:
+    def _commit(self, new: _New) -> None:
         """Make the tokens part of the memory."""
-        if not self._in_place(keys, values):
-            self._store(keys, values, lengths)
-        tokens = keys.shape[2]
-        if lengths is None and (bounds := self._bounds()):
-            self._remember(self.lengths.add_(tokens), bounds[0] + tokens, bounds[1] + tokens)
-        else:
-            self.lengths.copy_(self._after(tokens, lengths))
+        where, even, tokens = new.where, new.even, new.keys.shape[2]
+        if not new.in_place:
+            self._store(new)
+        if isinstance(where, int):
+            places = self.positions.narrow(1, where, tokens)
+            places.fill_(even) if tokens == 1 else places.copy_(self._next(tokens))
+            self._remember(self.lengths.add_(tokens), even + tokens, even + tokens)
+            return
+        bounds = self._bounds()
+        self.positions.copy_(where.positions)
+        self.lengths.copy_(where.lengths)
+        if new.mask is None and bounds:
+            self._remember(self.lengths, bounds[0] + tokens, bounds[1] + tokens)
 
-    def _in_place(self, keys: Tensor, values: Tensor) -> bool:
-        """Whether a token is first stored, then read: one alone, without a gradient."""
-        tracked = torch.is_grad_enabled() and (keys.requires_grad or values.requires_grad)
-        return keys.shape[2] == 1 and not tracked
+    def _store(self, new: _New) -> None:
+        """Put the keys and values into their slots."""
+        where = new.where
+        for buffer, x in ((self.keys, new.keys.detach()), (self.values, new.values.detach())):
+            if isinstance(where, int):
+                buffer.narrow(2, where, x.shape[2]).copy_(x)
+                continue
+            slot = where.slot[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
+            x = x if where.column is None else _take(x, where.column, 2)
+            fresh = where.new[:, None, :, None]
+            buffer.scatter_(2, slot, x.to(buffer.dtype).where(fresh, buffer.gather(2, slot)))
 
-    def _after(self, tokens: int, lengths: Tensor | None) -> Tensor:
-        after = self.lengths + (tokens if lengths is None else lengths)
-        return after if self.ring else after.clamp(max=self.slots)
+    def _route(self, tokens: int, mask: Tensor | None) -> _Route:
+        return _route(self.positions, self.lengths, tokens, mask, self.ring)
 
-    def _store(self, keys: Tensor, values: Tensor, lengths: Tensor | None) -> None:
-        """Put tokens into their slots: as many distinct ones as there are new tokens, or all."""
-        tokens, bounds = keys.shape[2], self._bounds()
-        if bounds and bounds[0] == bounds[1] and lengths is None:
-            start = bounds[0] % self.slots
-            if start + tokens <= self.slots:  # side by side in every row
-                self.keys[:, :, start : start + tokens] = keys.detach()
-                self.values[:, :, start : start + tokens] = values.detach()
-                return
-        count = self._after(tokens, lengths) - self.lengths  # (B,), those that fit
-        t = torch.arange(min(tokens, self.slots), device=count.device).unsqueeze(0)
-        if tokens > self.slots:  # of a ring only the last N stay
-            t = t + (count.unsqueeze(-1) - self.slots).clamp(min=0)
-            keys, values = (x.gather(2, _wide(t, x)) for x in (keys, values))
-        slot = (self.lengths.unsqueeze(-1) + t) % self.slots  # (B, T)
-        for buffer, new in ((self.keys, keys), (self.values, values)):
-            index, new = _wide(slot, buffer), new.detach().to(buffer.dtype)
-            if lengths is not None or bounds is None:  # what is not new is put back
-                kept = (t >= count.unsqueeze(-1))[:, None, :, None]
-                new = torch.where(kept, buffer.gather(2, index), new)
-            buffer.scatter_(2, index, new)
+    def _next(self, tokens: int, mask: Tensor | None = None) -> Tensor:
+        """Return the positions of the next tokens, (B, T), or (1, T) if all rows agree."""
+        if (even := self._even(mask)) < 0:
+            return _next(self.lengths, tokens, mask)
+        return torch.arange(even, even + tokens, device=self.lengths.device).unsqueeze(0)
 
     def _bounds(self) -> tuple[int, int] | None:
-        """Return the least and the largest length; None while compiling and on meta.
+        """Return the least and the largest length; None where values may not be looked at.
 
         They are kept beside the tensor, so that a decoding step need not wait for the device;
         its version tells whether it was changed by anything but `_commit`.
@@ -300,8 +338,12 @@ class KVCache(nn.Module):
         lengths = self.lengths
         if torch.compiler.is_compiling() or lengths.is_meta:
             return None
+        if checks.captured(lengths):
+            self._replayed = True
+            return None
         owner, version, low, high = self._known
-        if lengths.is_inference() or owner != id(lengths) or version != lengths._version:
+        known = owner == id(lengths) and not (self._replayed or lengths.is_inference())
+        if not known or version != lengths._version:
             low, high = (int(x) for x in lengths.aminmax()) if lengths.numel() else (0, 0)
             self._remember(lengths, low, high)
         return low, high
@@ -310,11 +352,11 @@ class KVCache(nn.Module):
         if not lengths.is_inference():  # which has no version
             self._known[:] = id(lengths), lengths._version, low, high
 
-    def _check_room(self, tokens: int, lengths: Tensor | None) -> None:
+    def _check_room(self, tokens: int, mask: Tensor | None) -> None:
         if self.ring or not (bounds := self._bounds()) or bounds[1] + tokens <= self.slots:
             return
         free = self.slots - self.lengths
-        new = torch.full_like(free, tokens) if lengths is None else lengths
+        new = torch.full_like(free, tokens) if mask is None else mask.sum(-1)
         if checks.anywhere(new > free):
             row = int((new > free).nonzero()[0])
             raise ValueError(
@@ -322,28 +364,17 @@ class KVCache(nn.Module):
                 f"{row}; got {int(new[row])}"
             )
 
+    def _even(self, mask: Tensor | None) -> int:
+        """Return the length of all rows if it is one, and all get as many tokens; else -1."""
+        bounds = self._bounds()
+        return bounds[0] if mask is None and bounds and bounds[0] == bounds[1] else -1
 
-def _visible(queries: Tensor, slots: Tensor, window: int | None) -> Tensor:
-    """Which slots each query may read, by their positions: (B, T), (B, N) -> (B, 1, T, N)."""
-    age = queries.unsqueeze(-1) - slots.unsqueeze(-2)
-    mask = (age >= 0) & (slots >= 0).unsqueeze(-2)
-    return (mask if window is None else mask & (age < window)).unsqueeze(1)
-
-
-def _held(lengths: Tensor, slot: Tensor, slots: int) -> Tensor:
-    """Return the position of the token in each slot, below 0 for none: (B,), (N,) -> (B, N)."""
-    last = lengths.unsqueeze(-1) - 1
-    return last - (last - slot) % slots
-
-
-def _late(lengths: Tensor, tokens: int) -> Tensor:
-    """Which tokens are padding, (B, T)."""
-    return torch.arange(tokens, device=lengths.device) >= lengths.unsqueeze(-1)
-
-
-def _wide(index: Tensor, like: Tensor) -> Tensor:
-    """(B, T) -> (B, G, T, M)."""
-    return index[:, None, :, None].expand(-1, like.shape[1], -1, like.shape[-1])
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Fill in the positions, which older states lack."""
+        keys, lengths = state.get(f"{prefix}keys"), state.get(f"{prefix}lengths")
+        if f"{prefix}positions" not in state and keys is not None and lengths is not None:
+            state[f"{prefix}positions"] = _filled(lengths, keys.shape[2])
+        super()._load_from_state_dict(state, prefix, *rest)
 
 
 def _put(held: Tensor, new: Tensor, slot: int, start: int, size: int) -> Tensor:
@@ -352,35 +383,13 @@ def _put(held: Tensor, new: Tensor, slot: int, start: int, size: int) -> Tensor:
     return held.narrow(2, start, size)
 
 
-def _finite(keys: Tensor, values: Tensor) -> bool:
-    """Whether nothing is NaN or infinite and no sum overflows; True where none may look."""
-    total = keys.sum() + values.sum()
-    return not checks.anywhere(total - total != 0)
+def _sum(keys: Tensor, values: Tensor) -> Tensor:
+    """A number that is finite if nothing is NaN or infinite and no sum overflows."""
+    return keys.sum() + values.sum()
 
 
 def _check_finite(keys: Tensor, values: Tensor, /, **inputs: Tensor) -> None:
     """Refuse NaN and infinity in what is about to be stored."""
-    if not _finite(keys, values):
+    total = _sum(keys, values)
+    if checks.anywhere(total - total):  # 0, or NaN, which is true
         checks.finite((keys * 0).sum() + (values * 0).sum(), **inputs)
-
-
-def _check_lengths(
-    lengths: object,
-    batch: int,
-    most: int | None,
-    like: Tensor,
-    name: str = "lengths",
-    limit: str = "T",
-) -> None:
-    if not isinstance(lengths, Tensor) or lengths.dtype != torch.long:
-        got = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
-        raise TypeError(f"{name} must be an int64 tensor; got {got}")
-    checks.shape(name, lengths, "(B,)", B=batch)
-    if lengths.device != like.device:
-        raise ValueError(f"{name} must be on device {like.device}; got {lengths.device}")
-    if most is None:
-        most, limit = torch.iinfo(torch.long).max, ""
-    wrong = (lengths < 0) | (lengths > most)
-    if checks.anywhere(wrong):
-        rule = f"in [0, {limit} = {most}]" if limit else "at least 0"
-        raise ValueError(f"{name} must be {rule}; got {int(lengths[wrong][0])}")

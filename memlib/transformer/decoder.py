@@ -1,18 +1,23 @@
 """A small Transformer for sequences of tokens, made of `MemoryAttention` and `FeedForward`."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar  # which torch brings
 
 from memlib import _checks as checks
 from memlib.attention.verbs import _similarity
-from memlib.transformer.cache import KVCache, _check_lengths, _late
-from memlib.transformer.layers import SCALE, FeedForward, LayerMemory, MemoryAttention, Positions
-from memlib.transformer.segments import SegmentMemory, _pack, _unpack
+from memlib.transformer.cache import KVCache
+from memlib.transformer.feed_forward import FeedForward
+from memlib.transformer.layers import SCALE, LayerMemory, MemoryAttention, Positions
+from memlib.transformer.positions import _are_tokens
+from memlib.transformer.segments import SegmentMemory
 
-M = TypeVar("M", bound=Sequence[KVCache] | Sequence[SegmentMemory] | Tensor | None)
+M = TypeVar(
+    "M", bound=Sequence[KVCache] | Sequence[SegmentMemory] | Tensor | None, default=Tensor | None
+)
 
 
 class _Block(nn.Module):
@@ -26,10 +31,10 @@ class _Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(attention.width, **factory) if slots else None
 
     def forward(
-        self, x: Tensor, memory: LayerMemory, lengths: Tensor | None, need_weights: bool
+        self, x: Tensor, memory: LayerMemory, mask: Tensor | None, need_weights: bool
     ) -> tuple[Tensor, Any, Tensor | None]:
         norm, attention = self.attention_norm, self.attention
-        y, after, weights = attention._step(norm(x), memory, lengths, need_weights)
+        y, after, weights = attention._step(norm(x), memory, mask, need_weights)
         x = x + y
         if self.feed_forward is not None and self.feed_forward_norm is not None:
             x = x + self.feed_forward._look(self.feed_forward_norm(x))
@@ -92,6 +97,24 @@ class Decoder(nn.Module):
         ...     last, cache = model(tokens[:, 11:], cache)  # goes on where it stopped
         >>> torch.allclose(torch.cat((first, last), dim=1), whole, atol=1e-5)
         True
+
+        Prompts of different lengths, padded at the left, go on together until each is done; what
+        follows is what follows each of them alone:
+
+        >>> tokens = torch.tensor([[7, 3, 9, 4], [0, 0, 0, 5]])
+        >>> mask = torch.tensor([[True, True, True, True], [False, False, False, True]])
+        >>> cache, end, going = model.cache(batch_size=2, slots=10), 0, torch.tensor(True)
+        >>> with torch.no_grad():
+        ...     logits, cache = model(tokens, cache, mask=mask)
+        ...     for _ in range(6):
+        ...         new = logits[:, -1:].argmax(-1)  # (B, 1)
+        ...         going = going & (new != end)
+        ...         logits, cache = model(new, cache, mask=going)  # a row that is done gets none
+        ...         tokens, mask = torch.cat((tokens, new), 1), torch.cat((mask, going), 1)
+        ...     text = tokens[1:][mask[1:]]
+        ...     alone = model(text.unsqueeze(0))[0].argmax(-1)
+        >>> torch.equal(alone[0, :-1], text[1:])
+        True
     """
 
     def __init__(
@@ -111,12 +134,12 @@ class Decoder(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        checks.integer("vocab_size", vocab_size, 1)
-        checks.integer("width", width, 1)
-        checks.integer("layers", layers, 1)
-        checks.integer("memory_tokens", memory_tokens, 0)
+        vocab_size = checks.integer("vocab_size", vocab_size, 1)
+        width = checks.integer("width", width, 1)
+        layers = checks.integer("layers", layers, 1)
+        memory_tokens = checks.integer("memory_tokens", memory_tokens, 0)
         slots = 4 * width if slots is None else slots
-        checks.integer("slots", slots, 0)
+        slots = checks.integer("slots", slots, 0)
         like = torch.empty(0, device=device, dtype=dtype)
         checks.tensor("dtype", like)
         factory: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
@@ -150,7 +173,7 @@ class Decoder(nn.Module):
             TypeError: a size is no integer.
             ValueError: a negative size, or a model without memory tokens.
         """
-        checks.integer("batch_size", batch_size, 0)
+        batch_size = checks.integer("batch_size", batch_size, 0)
         if self.tokens is None:
             raise ValueError("memory_tokens of the model must be at least 1; got 0")
         return self.tokens.expand(batch_size, -1, -1).clone()
@@ -158,14 +181,25 @@ class Decoder(nn.Module):
     @overload
     def forward(
         self, tokens: Tensor, memory: M = ..., *, lengths: Tensor | None = ...,
-        need_weights: Literal[False] = ...,
+        mask: Tensor | None = ..., need_weights: Literal[False] = ...,
     ) -> tuple[Tensor, M]: ...  # fmt: skip
 
     @overload
     def forward(
         self, tokens: Tensor, memory: M = ..., *, lengths: Tensor | None = ...,
-        need_weights: Literal[True],
+        mask: Tensor | None = ..., need_weights: Literal[True],
     ) -> tuple[Tensor, M, list[Tensor]]: ...  # fmt: skip
+
+    @overload
+    def forward(
+        self,
+        tokens: Tensor,
+        memory: M = ...,
+        *,
+        lengths: Tensor | None = ...,
+        mask: Tensor | None = ...,
+        need_weights: bool,
+    ) -> tuple[Tensor, M] | tuple[Tensor, M, list[Tensor]]: ...
 
     def forward(
         self,
@@ -173,6 +207,7 @@ class Decoder(nn.Module):
         memory: Any = None,
         *,
         lengths: Tensor | None = None,
+        mask: Tensor | None = None,
         need_weights: bool = False,
     ) -> tuple[Any, ...]:
         """Predict each next token, and remember these.
@@ -181,7 +216,9 @@ class Decoder(nn.Module):
             tokens: (B, T) integers in [0, V).
             memory: what came before, from `cache`, `segment_memory` or `memory_tokens`, or what
                 the call before returned. None is nothing, or the learned memory tokens.
-            lengths: (B,) int64 in [0, T]; row b has ``lengths[b]`` tokens, then padding.
+            lengths: (B,) integers in [0, T]; row b has ``lengths[b]`` tokens, then padding.
+            mask: (B, T) bool instead, True = a token, False = padding, wherever it lies. What
+                padding holds is not looked at; it takes no position and no slot.
             need_weights: return where each layer looked too.
 
         Returns:
@@ -198,37 +235,49 @@ class Decoder(nn.Module):
         """
         checks.integers("tokens", tokens)
         checks.shape("tokens", tokens, "(B, T)")
+        checks.together(**{"the parameters": self.embedding, "tokens": tokens})
+        mask = _are_tokens(lengths, mask, tokens.shape[0], tokens.shape[1], tokens)
+        padding = None if mask is None else ~mask
+        if padding is not None:
+            tokens = tokens.masked_fill(padding, 0)
         vocab_size = len(self.embedding)
         if checks.anywhere((tokens < 0) | (tokens >= vocab_size)):
             low, high = int(tokens.min()), int(tokens.max())
             raise ValueError(f"tokens must be in [0, {vocab_size}); got {low} to {high}")
-        if lengths is not None:
-            _check_lengths(lengths, tokens.shape[0], tokens.shape[1], tokens)
-        x, valid = self.embedding[tokens], lengths
+        x = self.embedding[tokens]
+        if padding is not None:
+            x = x.masked_fill(padding.unsqueeze(-1), 0)
         if self.tokens is None:
             layers = self._a_layer(memory)
         else:
             memory, layers = self._checked_tokens(x, memory), self._a_layer(None)
-            x, valid = _pack(x, memory, lengths)
+            x = torch.cat((memory, x, memory), dim=1)
+            if mask is not None:
+                around = mask.new_ones(memory.shape[:2])
+                mask = torch.cat((around, mask, around), dim=1)
         for layer, part in zip(self.attention, layers, strict=True):
-            layer._check_memory(part, x, valid)
+            layer._check_memory(part, x, mask)
 
         steps = []
         for block, layer in zip(self.blocks, layers, strict=True):
-            x, after, weights = block(x, layer, valid, need_weights)
+            x, after, weights = block(x, layer, mask, need_weights)
             steps.append((after, weights))
         x = self.norm(x)
         if self.tokens is not None:
-            x, memory = _unpack(x, len(self.tokens), lengths)
+            count = len(self.tokens)
+            _, x, memory = x.split((count, tokens.shape[1], count), dim=1)
         logits = _similarity(x, self.embedding, "dot")
-        if lengths is not None:
-            logits = logits.masked_fill(_late(lengths, tokens.shape[1]).unsqueeze(-1), 0)
+        if padding is not None:
+            logits = logits.masked_fill(padding.unsqueeze(-1), 0)
         past = {f"memory[{i}].inputs": getattr(m, "inputs", None) for i, m in enumerate(layers)}
         checks.finite(logits, embedding=self.embedding, memory=memory, **past)
         if self.tokens is None and memory is not None:
             done = zip(self.attention, layers, steps, strict=True)
             memory = tuple(layer._commit(old, after) for layer, old, (after, _) in done)
         return (logits, memory, [w for _, w in steps]) if need_weights else (logits, memory)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
 
     @property
     def attention(self) -> list[MemoryAttention]:

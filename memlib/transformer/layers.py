@@ -4,31 +4,30 @@ A layer is the same function however its past comes to it: all at once, from a `
 the `SegmentMemory` of the text before.
 """
 
-from functools import lru_cache
-from typing import Any, Literal, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import TypeVar  # which torch brings
 
 from memlib import _checks as checks
-from memlib.attention.verbs import _address, _attend, _read, _similarity
-from memlib.transformer.cache import KVCache, _check_finite, _check_lengths, _late, _visible
+from memlib.attention.verbs import _attend
+from memlib.transformer.cache import KVCache, _check_finite, _New
+from memlib.transformer.positions import (
+    _are_tokens,
+    _check_lengths,
+    _next,
+    _rotate,
+    _turn_at,
+    _turns,
+    _visible,
+)
 from memlib.transformer.segments import SegmentMemory
 
 Positions = Literal["rotary", "learned", "none"]
-Activation = Literal["relu", "gelu", "softmax"]
 LayerMemory = KVCache | SegmentMemory | None
-M = TypeVar("M", bound=LayerMemory)
+M = TypeVar("M", bound=LayerMemory, default=None)
 SCALE = 0.02  # standard deviation of what is learned for tokens and positions, as in GPT-2
-
-
-class _New(NamedTuple):
-    """What a layer will write into its cache once all layers have read."""
-
-    keys: Tensor
-    values: Tensor
-    lengths: Tensor | None
 
 
 class MemoryAttention(nn.Module):
@@ -96,22 +95,22 @@ class MemoryAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        checks.integer("width", width, 1)
-        checks.integer("heads", heads, 1)
+        width = checks.integer("width", width, 1)
+        heads = checks.integer("heads", heads, 1)
         kv_heads = heads if kv_heads is None else kv_heads
-        checks.integer("kv_heads", kv_heads, 1)
+        kv_heads = checks.integer("kv_heads", kv_heads, 1)
         _check_divides("kv_heads", kv_heads, "heads", heads)
         if head_width is None:
             _check_divides("heads", heads, "width", width)
             head_width = width // heads
-        checks.integer("head_width", head_width, 1)
+        head_width = checks.integer("head_width", head_width, 1)
         checks.choice("positions", positions, ("rotary", "learned", "none"))
         if positions == "rotary" and head_width % 2:
             raise ValueError(f"head_width must be even with rotary positions; got {head_width}")
         if window is not None:
-            checks.integer("window", window, 1)
-        checks.integer("length", length, 1)
-        checks.number("base", base, 1)
+            window = checks.integer("window", window, 1)
+        length = checks.integer("length", length, 1)
+        base = checks.number("base", base, 1)
         like = torch.empty(0, device=device, dtype=dtype)
         checks.tensor("dtype", like)
 
@@ -154,8 +153,8 @@ class MemoryAttention(nn.Module):
             TypeError: a size is no integer.
             ValueError: a negative size.
         """
-        checks.integer("batch_size", batch_size, 0)
-        checks.integer("slots", slots, 0)
+        batch_size = checks.integer("batch_size", batch_size, 0)
+        slots = checks.integer("slots", slots, 0)
         like = self.key.weight
         seen = torch.zeros(batch_size, dtype=torch.long, device=like.device)
         return SegmentMemory(like.new_zeros(batch_size, slots, self.width), seen)
@@ -163,14 +162,25 @@ class MemoryAttention(nn.Module):
     @overload
     def forward(
         self, x: Tensor, memory: M = ..., *, lengths: Tensor | None = ...,
-        need_weights: Literal[False] = ...,
+        mask: Tensor | None = ..., need_weights: Literal[False] = ...,
     ) -> tuple[Tensor, M]: ...  # fmt: skip
 
     @overload
     def forward(
         self, x: Tensor, memory: M = ..., *, lengths: Tensor | None = ...,
-        need_weights: Literal[True],
+        mask: Tensor | None = ..., need_weights: Literal[True],
     ) -> tuple[Tensor, M, Tensor]: ...  # fmt: skip
+
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        memory: M = ...,
+        *,
+        lengths: Tensor | None = ...,
+        mask: Tensor | None = ...,
+        need_weights: bool,
+    ) -> tuple[Tensor, M] | tuple[Tensor, M, Tensor]: ...
 
     def forward(
         self,
@@ -178,6 +188,7 @@ class MemoryAttention(nn.Module):
         memory: Any = None,
         *,
         lengths: Tensor | None = None,
+        mask: Tensor | None = None,
         need_weights: bool = False,
     ) -> tuple[Any, ...]:
         """Read what came before, and remember these tokens.
@@ -186,49 +197,55 @@ class MemoryAttention(nn.Module):
             x: (B, T, D), the next T tokens.
             memory: what came before: None for nothing, a `KVCache`, which is changed in place, or
                 a `SegmentMemory`, which stays as it is.
-            lengths: (B,) int64 in [0, T]; row b has ``lengths[b]`` tokens, then padding.
+            lengths: (B,) integers in [0, T]; row b has ``lengths[b]`` tokens, then padding.
+            mask: (B, T) bool instead, True = a token, False = padding, wherever it lies. What
+                padding holds is not looked at; it takes no position and no slot.
             need_weights: return where each query looked too.
 
         Returns:
             Outputs (B, T, D), 0 at padding, and the memory after, which is None, the same cache or
             a new `SegmentMemory`. With `need_weights` also the weights (B, H, T, N') over the slots
-            of the memory, as far as they are filled and a window reaches, then over the new tokens;
-            one that comes alone, without a gradient, already lies in its slot of the cache.
+            of the memory, as far as they are filled and a window reaches, then over x; 0 at
+            padding. One that comes alone, without a gradient, already lies in its slot of the
+            cache.
 
         Accuracy: float32 2e-6, bfloat16 1e-1, float16 1e-2, of the largest result, times its
         condition.
 
         Raises:
             TypeError: wrong dtypes, or a memory of another kind.
-            ValueError: wrong shapes; a cache with too few free slots; a position beyond a learned
-                table; NaN or infinity. After an error the cache is as it was.
+            ValueError: wrong shapes; lengths and a mask; a cache with too few free slots; a
+                position beyond a learned table; NaN or infinity. After an error the cache is as it
+                was.
         """
         checks.tensor("x", x)
         checks.shape("x", x, "(B, T, D)", D=self.width)
         checks.alike(**{"the parameters": self.key.weight, "x": x})
-        if lengths is not None:
-            _check_lengths(lengths, x.shape[0], x.shape[1], x)
-        self._check_memory(memory, x, lengths)
-        y, after, weights = self._step(x, memory, lengths, need_weights)
+        mask = _are_tokens(lengths, mask, x.shape[0], x.shape[1], x)
+        self._check_memory(memory, x, mask)
+        y, after, weights = self._step(x, memory, mask, need_weights)
         inputs = memory.inputs if isinstance(memory, SegmentMemory) else None
         checks.finite(y, x=x, memory=inputs)
         memory = self._commit(memory, after)
         return (y, memory, weights) if need_weights else (y, memory)
 
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module says that it returns Any
+
     def _step(
-        self, x: Tensor, memory: LayerMemory, lengths: Tensor | None, need_weights: bool
+        self, x: Tensor, memory: LayerMemory, mask: Tensor | None, need_weights: bool
     ) -> tuple[Tensor, _New | SegmentMemory | None, Tensor | None]:
         """Everything but what changes a cache, which is left to `_commit`; trusts its arguments."""
-        tokens = x.shape[1]
-        late = None if lengths is None else _late(lengths, tokens).unsqueeze(-1)
-        both = x = x if late is None else x.masked_fill(late, 0)
+        tokens = x.shape[1]  # padding reads nothing, and so its output is 0
+        both = x = x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0)
         if isinstance(memory, SegmentMemory):
             both = torch.cat((memory.inputs, x), dim=1)
-            places = memory._positions(tokens)
+            places = memory._positions(tokens, mask)
         elif isinstance(memory, KVCache):
-            places = memory._positions(tokens)
+            places = memory._next(tokens, mask)
         else:
-            places = torch.arange(tokens, device=x.device).unsqueeze(0)
+            rows = 1 if mask is None else len(mask)
+            places = _next(torch.zeros(rows, dtype=torch.long, device=x.device), tokens, mask)
         old, marks = places.shape[1] - tokens, self._marks(places, memory)
 
         query = self._heads(self.query, x, None if marks is None else marks[:, old:])
@@ -237,15 +254,14 @@ class MemoryAttention(nn.Module):
         after: _New | SegmentMemory | None = None
         if isinstance(memory, KVCache):
             _check_finite(keys, values, x=x)
-            after = _New(keys, values, lengths)
-            keys, values, mask = memory._join(keys, values, lengths, self.window)
+            after = memory._new(keys, values, mask)
+            keys, values, readable = memory._join(after, self.window)
         else:
-            mask = _visible(places[:, old:], places, self.window)
+            readable = _visible(places[:, old:], places, self.window)
         if isinstance(memory, SegmentMemory):
-            after = memory._slide(both, lengths)
-        value, weights = self._look(query, keys, values, mask, need_weights)
-        y = self.output(value.transpose(1, 2).flatten(2))
-        return y if late is None else y.masked_fill(late, 0), after, weights
+            after = memory._slide(both, mask)
+        value, weights = self._look(query, keys, values, readable, need_weights)
+        return self.output(value.transpose(1, 2).flatten(2)), after, weights
 
     def _marks(self, positions: Tensor, memory: LayerMemory = None) -> Tensor | None:
         """Return what queries and keys know of their positions: (1 or B, T) -> (1 or B, T, ·)."""
@@ -282,15 +298,15 @@ class MemoryAttention(nn.Module):
 
     def _commit(self, memory: LayerMemory, after: _New | SegmentMemory | None) -> LayerMemory:
         if isinstance(memory, KVCache) and isinstance(after, _New):
-            memory._commit(*after)
+            memory._commit(after)
             return memory
         return after if isinstance(after, SegmentMemory) else None
 
-    def _check_memory(self, memory: object, x: Tensor, lengths: Tensor | None) -> None:
+    def _check_memory(self, memory: object, x: Tensor, mask: Tensor | None) -> None:
         """Refuse a memory that is not of this layer, or too full."""
         batch, tokens = x.shape[:2]
         if memory is None:
-            self._check_positions(0, tokens, lengths)
+            self._check_positions(0, tokens, mask)
         elif isinstance(memory, KVCache):
             sizes = {"B": batch, "G": self.kv_heads, "N": memory.slots, "M": self.head_width}
             for name, value in (("keys", memory.keys), ("values", memory.values)):
@@ -301,22 +317,22 @@ class MemoryAttention(nn.Module):
                 if self.window is not None:
                     rule = f"a ring of at least the {self.window} slots of the window"
                 raise ValueError(f"memory must be {rule}; got a ring of {memory.slots} slots")
-            memory._check_room(tokens, lengths)
-            self._check_positions(memory.lengths, tokens, lengths)
+            memory._check_room(tokens, mask)
+            self._check_positions(memory.lengths, tokens, mask)
         elif isinstance(memory, SegmentMemory):
             checks.tensor("memory.inputs", memory.inputs)
             checks.shape("memory.inputs", memory.inputs, "(B, N, D)", B=batch, D=self.width)
             checks.alike(**{"x": x, "memory.inputs": memory.inputs})
             _check_lengths(memory.seen, batch, None, x, "memory.seen")
-            self._check_positions(memory.seen, tokens, lengths)
+            self._check_positions(memory.seen, tokens, mask)
         else:
             kind = type(memory).__name__
             raise TypeError(f"memory must be a KVCache, a SegmentMemory or None; got {kind}")
 
-    def _check_positions(self, seen: Tensor | int, tokens: int, lengths: Tensor | None) -> None:
+    def _check_positions(self, seen: Tensor | int, tokens: int, mask: Tensor | None) -> None:
         if self.table is None:
             return
-        after, length = seen + (tokens if lengths is None else lengths), len(self.table)
+        after, length = seen + (tokens if mask is None else mask.sum(-1)), len(self.table)
         if checks.anywhere(after > length) if isinstance(after, Tensor) else after > length:
             last = int(after.max() if isinstance(after, Tensor) else after) - 1
             raise ValueError(f"positions must be below length = {length}; got {last}")
@@ -333,6 +349,7 @@ class MemoryAttention(nn.Module):
         )
 
 
+<<<<<<< HEAD
 class FeedForward(nn.Module):
     r"""The other layer of a Transformer, a memory learned in training: :math:`f(x K^T)\, V`.
 
@@ -461,6 +478,8 @@ def _rotate(x: Tensor, turns: Tensor) -> Tensor:
     return torch.addcmul(wide * cos, wide.roll(x.shape[-1] // 2, dims=-1), sin).to(x.dtype)
 
 
+=======
+>>>>>>> main
 def _check_divides(name: str, value: int, of: str, whole: int) -> None:
     if whole % value:
         raise ValueError(f"{of} must be a multiple of {name}; got {of} = {whole}, {name} = {value}")

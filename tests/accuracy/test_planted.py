@@ -70,7 +70,7 @@ def test_a_finite_number_for_what_may_not_be_read_is_found(name, monkeypatch):
         ("address", "bfloat16"),
         ("address", "float32"),
         ("locate", "float16"),
-        ("NTMCell.forward", "float16"),
+        ("Head.forward", "float32"),
     ],
 )
 def test_a_norm_that_is_clamped_or_overflows_is_found(name, dtype, monkeypatch):

@@ -238,22 +238,6 @@ def test_on_meta():
     assert store.read(keys, 4).shape == (2, 6, 3)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-@every_backend
-def test_cuda(backend):
-    here, keys, values, ids = make((60, 40), backend=backend, dtype=torch.float32, capacity=64)
-    there = Store(4, 3, batch_size=2, backend=backend, device="cuda", capacity=64)
-    there.add(keys.cuda(), values.cuda(), lengths=torch.tensor([60, 40]).cuda())
-    for store in (here, there):
-        device = store.keys.device
-        store.delete(ids[:, 3:7].to(device))
-        store.add(keys[:, :20].to(device), values[:, :20].to(device))
-    query = draw(2, 5, 4, seed=9, dtype=torch.float32)
-    assert_close(there.read(query.cuda(), 7).cpu(), here.read(query, 7))
-    assert contents(there) == contents(here)
-
-
 # Exact search
 
 
@@ -814,13 +798,13 @@ REFUSALS = [
     (lambda: store.add(bad, values), ValueError, "keys must be finite where it is read; got NaN at (1, 2, 3)"),
     (lambda: store.add(keys, values / 0), ValueError, "values must be finite where it is read; got infinity at (0, 0, 0)"),
     (lambda: store.add(keys, values, lengths=length), ValueError, "lengths must be in [0, T = 6]; got 7"),
-    (lambda: store.add(keys, values, lengths=[6, 6]), TypeError, "lengths must be an int64 tensor; got list"),
+    (lambda: store.add(keys, values, lengths=[6, 6]), TypeError, "lengths must be a torch.Tensor; got list"),
     (lambda: store.overwrite(ids, bad, values), ValueError, "keys must be finite where it is read; got NaN at (1, 2, 3)"),
-    (lambda: store.overwrite(ids[:, :5], keys, values), ValueError, "ids must have shape (B, T) with T = 6; got (2, 5)"),
+    (lambda: store.overwrite(ids[:, :5], keys, values), ValueError, "ids must have shape (B, T) with B = 2, T = 6; got (2, 5)"),
     (lambda: store.overwrite(ids[:, [0, 1, 0]], keys[:, :3], values[:, :3]), ValueError, "ids must differ within a row; got 0 twice"),
     (lambda: store.overwrite(ids + 1, keys, values), ValueError, "ids must be held in their row; got 6 in row 0"),
     (lambda: store.delete(ids + 1), ValueError, "ids must be held in their row; got 6 in row 0"),
-    (lambda: store.delete(ids.int()), TypeError, "ids must have the dtype of the store's ids, torch.int64; got torch.int32"),
+    (lambda: store.delete(ids.short()), TypeError, "ids must have dtype int64 or int32; got torch.int16"),
     (lambda: store.delete(ids - 2), ValueError, "ids must be held in their row; got -2 in row 0"),
     (lambda: store.delete(ids[0]), ValueError, "ids must have shape (B, T) with B = 2; got (6,)"),
     (lambda: store.delete(ids[:1]), ValueError, "ids must have shape (B, T) with B = 2; got (1, 6)"),
@@ -833,7 +817,7 @@ REFUSALS = [
     (lambda: store.read(query, 0), ValueError, "k must be at least 1; got 0"),
     (lambda: store.read(query, 1.0), TypeError, "k must be an integer; got float"),
     (lambda: store.read(query, 1, strength=-1.0), ValueError, "strength must be finite and at least 0; got -1.0"),
-    (lambda: store.read(query, 1, strength=torch.ones(3)), ValueError, "strength must be a number or have one value a row, shape (2, 5); got (3,)"),
+    (lambda: store.read(query, 1, strength=torch.ones(3)), ValueError, "strength must broadcast to shape (2, 5); got (3,)"),
     (lambda: store.read(query * NAN, 2), ValueError, "query must be finite where it is read; got NaN at (0, 0, 0)"),
     (lambda: store.read(query * NAN, 6), ValueError, "query must be finite where it is read; got NaN at (0, 0, 0)"),
     (lambda: store.address(query * NAN, 2), ValueError, "query must be finite where it is read; got NaN at (0, 0, 0)"),
