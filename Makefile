@@ -19,12 +19,8 @@ export COVERAGE_FILE := $(OUT)/.build/coverage
 export HYPOTHESIS_STORAGE_DIRECTORY := $(OUT)/.build/hypothesis
 export MEMLIB_PAGES := $(OUT)/_build/html
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help environment book lab test fast pages notebooks numbers serve tidy lint bench twice links \
-=======
-.PHONY: help environment book lab test fast pages notebooks serve tidy lint bench gpu twice links \
->>>>>>> main
-	address lock lowest clean
+.PHONY: help environment book lab test fast pages notebooks numbers serve tidy lint bench gpu twice \
+	links address lock lowest clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
