@@ -19,8 +19,8 @@ export COVERAGE_FILE := $(OUT)/.build/coverage
 export HYPOTHESIS_STORAGE_DIRECTORY := $(OUT)/.build/hypothesis
 export MEMLIB_PAGES := $(OUT)/_build/html
 .DEFAULT_GOAL := help
-.PHONY: help environment book lab test fast pages notebooks serve tidy lint bench gpu twice links \
-	address lock lowest clean
+.PHONY: help environment book lab test fast pages notebooks numbers serve tidy lint bench gpu twice \
+	links address lock lowest clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -46,6 +46,10 @@ pages: book  ## every built page in headless Chromium: light and dark, wide and 
 
 notebooks: environment  ## every notebook in JupyterLab in a browser, and alone in an empty folder
 	NIGHTLY=1 $(RUN) -m pytest tests/pages/test_lab.py tests/book/test_alone.py
+
+numbers: environment  ## every public function at hostile scales for twenty minutes, drawn anew
+	NUMBERS_SEED=$${NUMBERS_SEED:-$$$$} NUMBERS_MINUTES=$${NUMBERS_MINUTES:-20} \
+		$(RUN) -m pytest tests/accuracy/test_accuracy.py
 
 serve: book  ## look at the book on http://localhost:8000
 	$(RUN) -m http.server --bind localhost --directory "$(OUT)/_build/html" 8000

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-PROJECT = ("memlib", "experiments", "benchmarks")
+PROJECT = ("memlib", "experiments", "benchmarks", "tests")
 REPORTING = {  # modules that cannot change a number, and why
     "experiments.command_line": "what it sets is told by the record: recipe, seed, threads",
     "experiments.files": "writes whole files, reads none",

@@ -94,6 +94,9 @@ class Hopfield(nn.Module):
         Returns:
             Retrieved patterns (..., L, M); with `need_weights` also the weights (..., L, N).
 
+        Accuracy: float32 1e-4, bfloat16 2e-2, float16 2e-3, for one step of the sum of weights
+        times sizes of values while strength times score stays below 100, and beyond in proportion.
+
         Raises:
             TypeError: wrong dtypes.
             ValueError: wrong shapes, a strength that is not above 0, or NaN.
@@ -128,6 +131,8 @@ class Hopfield(nn.Module):
 
         Returns:
             Energies (..., L); :math:`\frac12|\xi|^2` where nothing may be retrieved.
+
+        Accuracy: float32 1e-5, bfloat16 8e-3, float16 1e-3, of the sum of the sizes of its terms.
 
         Raises:
             TypeError: wrong dtypes.
@@ -216,7 +221,10 @@ class ClassicalHopfield(nn.Module):
         self.steps = checks.integer("steps", steps, 1)
 
     def connections(self, patterns: Tensor) -> Tensor:
-        """Return the weights W between units, (..., M, M), of patterns (..., N, M)."""
+        """Return the weights W between units, (..., M, M), of patterns (..., N, M).
+
+        Accuracy: float32 1e-5, bfloat16 8e-3, float16 1e-3, of the sum of the sizes of its terms.
+        """
         checks.tensor("patterns", patterns)
         checks.shape("patterns", patterns, "(..., N, M)")
         stored = (_connections(patterns) / patterns.shape[-1]).to(patterns.dtype)
@@ -233,6 +241,8 @@ class ClassicalHopfield(nn.Module):
 
         Returns:
             The states (..., L, M) after all sweeps. A unit without a field keeps its value.
+
+        Accuracy: no sign is wrong.
 
         Raises:
             TypeError: wrong dtypes.
@@ -255,7 +265,10 @@ class ClassicalHopfield(nn.Module):
         __call__ = forward  # nn.Module says that it returns Any
 
     def energy(self, query: Tensor, patterns: Tensor) -> Tensor:
-        r"""Return :math:`E = -\frac12 s^T W s` for states (..., L, M); shape (..., L)."""
+        r"""Return :math:`E = -\frac12 s^T W s` for states (..., L, M); shape (..., L).
+
+        Accuracy: float32 1e-5, bfloat16 8e-3, float16 1e-3, of the sum of the sizes of its terms.
+        """
         _check(query, patterns, None)
         state = wide(query)
         energy = -((state @ _connections(patterns)) * state).sum(dim=-1) / (2 * query.shape[-1])

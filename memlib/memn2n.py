@@ -35,6 +35,8 @@ def position_encoding(
     Returns:
         Weights (J, d), 1 on average.
 
+    Accuracy: 1e-6 of 1.
+
     Raises:
         TypeError: a size is no integer.
         ValueError: a size below 1.
@@ -209,6 +211,9 @@ class MemN2N(nn.Module):
             Scores (B, A), before a softmax; with `need_weights` also the weights (B, K, N), which
             sum to 1 together with those of the empty slots. Without a readable sentence the
             answer rests on the question alone.
+
+        Accuracy: float32 2e-6, bfloat16 1e-1, float16 1e-2, of the largest result, times its
+        condition.
 
         Raises:
             TypeError: story or question are no integer tensors.

@@ -47,6 +47,8 @@ def interpolate(content: Tensor, previous: Tensor, gate: float | Tensor) -> Tens
     Returns:
         Weights (..., N).
 
+    Accuracy: float32 1e-5, bfloat16 8e-3, float16 1e-3, of every weight above 1e-6.
+
     Raises:
         TypeError: no floating-point tensor, or dtypes differ.
         ValueError: shapes differ, a gate outside [0, 1], or NaN.
@@ -86,6 +88,8 @@ def shift(weights: Tensor, shift: Tensor) -> Tensor:
     Returns:
         Weights (..., N).
 
+    Accuracy: float32 1e-5, bfloat16 8e-3, float16 1e-3, of every weight above 1e-6.
+
     Raises:
         TypeError: no floating-point tensor, or dtypes differ.
         ValueError: S even or above N, leading dimensions that do not fit, or NaN.
@@ -122,6 +126,9 @@ def sharpen(weights: Tensor, sharpening: float | Tensor) -> Tensor:
     Returns:
         Weights (..., N) that sum to 1.
 
+    Accuracy: float32 1e-4, bfloat16 8e-3, float16 1e-3, of every weight above 1e-6 while γ times
+    its logarithm stays below 100.
+
     Raises:
         TypeError: no floating-point tensor, or dtypes differ.
         ValueError: shapes do not fit, a sharpening below 1, negative weights met, or NaN.
@@ -154,6 +161,9 @@ def locate(gates: Gates, memory: Tensor, previous: Tensor) -> Tensor:
 
     Returns:
         Weights (B, H, N).
+
+    Accuracy: float32 1e-4, bfloat16 8e-3, float16 1e-3, of every weight above 1e-6 while γ times β
+    stays below 100.
 
     Raises:
         TypeError: no floating-point tensor, or dtypes differ.
@@ -270,6 +280,9 @@ class Head(nn.Module):
             x: (B, D), the controller's output.
             memory: (B, N, M).
             previous: (B, H, N), the weights of the step before.
+
+        Accuracy: float32 2e-6, bfloat16 1e-1, float16 1e-2, of the largest result, times its
+        condition.
 
         Raises:
             TypeError: no floating-point tensor, or dtypes differ.

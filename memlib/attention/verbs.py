@@ -49,6 +49,9 @@ def similarity(query: Tensor, keys: Tensor, *, measure: Measure = "scaled_dot") 
     Returns:
         Scores of shape (..., L, N).
 
+    Accuracy: float32 1e-5, bfloat16 8e-3, float16 1e-3, of the sum of the sizes of its terms; a
+    cosine of 1, a distance of itself.
+
     Raises:
         TypeError: an argument is no floating-point tensor, or dtypes differ.
         ValueError: shapes do not fit, or a NaN was read.
@@ -90,6 +93,9 @@ def address(
         Weights of shape (..., L, N), at least 0, summing to 1 over the slots; all 0 where a
         query may read nothing.
 
+    Accuracy: float32 1e-4, bfloat16 8e-3, float16 1e-3, of every weight above 1e-6 while strength
+    times score stays below 100, and beyond in proportion.
+
     Raises:
         TypeError: no floating-point tensor, dtypes that differ, a mask that is not bool.
         ValueError: shapes that do not fit, negative strength, top_k not in [1, N], NaN read.
@@ -120,6 +126,9 @@ def read(weights: Tensor, values: Tensor) -> Tensor:
 
     Returns:
         Read vectors of shape (..., L, V).
+
+    Accuracy: float32 1e-5, bfloat16 8e-3, float16 1e-3, of the sum of weights times sizes of
+    values.
 
     Raises:
         TypeError: an argument is no floating-point tensor, or dtypes differ.
@@ -163,6 +172,9 @@ def write(memory: Tensor, weights: Tensor, add: Tensor, erase: Tensor | None = N
 
     Returns:
         The new memory, (..., N, M).
+
+    Accuracy: float32 1e-5, bfloat16 2e-2, float16 2e-3, of the sizes of the memory and of what is
+    added.
 
     Raises:
         TypeError: an argument is no floating-point tensor, or dtypes differ.
@@ -271,6 +283,9 @@ def attend(
         Values of shape (..., L, V); with `need_weights` the pair (values, weights), weights of
         shape (..., L, N). A query with nothing to read gets zeros. What lies in a slot that no
         query may read, NaN included, reaches neither result nor gradient.
+
+    Accuracy: float32 1e-4, bfloat16 2e-2, float16 2e-3, of the sum of weights times sizes of values
+    while strength times score stays below 100, and beyond in proportion.
 
     Raises:
         TypeError: no floating-point tensor, dtypes that differ, a mask that is not bool.

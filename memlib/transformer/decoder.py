@@ -225,6 +225,9 @@ class Decoder(nn.Module):
             Logits (B, T, V), 0 at padding, and the memory after, of the same kind; with
             `need_weights` also a list of each layer's weights, see `MemoryAttention.forward`.
 
+        Accuracy: float32 2e-6, bfloat16 1e-1, float16 1e-2, of the largest result, times its
+        condition.
+
         Raises:
             TypeError: tokens are no integer tensor, or a memory of another kind.
             ValueError: wrong shapes, a token outside [0, V), or what a layer refuses. After an

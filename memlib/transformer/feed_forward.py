@@ -86,6 +86,9 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Read the memory by `address`, (..., T, D) -> (..., T, D).
 
+        Accuracy: float32 2e-6, bfloat16 1e-1, float16 1e-2, of the largest result, times its
+        condition.
+
         Raises:
             TypeError: wrong dtypes.
             ValueError: wrong shapes, or NaN.

@@ -209,6 +209,9 @@ class MemoryAttention(nn.Module):
             padding. One that comes alone, without a gradient, already lies in its slot of the
             cache.
 
+        Accuracy: float32 2e-6, bfloat16 1e-1, float16 1e-2, of the largest result, times its
+        condition.
+
         Raises:
             TypeError: wrong dtypes, or a memory of another kind.
             ValueError: wrong shapes; lengths and a mask; a cache with too few free slots; a

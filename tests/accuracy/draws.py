@@ -22,6 +22,7 @@ COUNTS = {
     "B": (1, 2), "L": (1, 2, 9, 40), "N": (1, 2, 5, 17, 100, 1000), "M": WIDTHS, "V": (1, 3, 16),
     "H": (1, 2, 3), "S": (1, 3), "D": (1, 5, 64), "T": (1, 3), "U": (2, 7, 30),
 }  # fmt: skip
+LARGE = 8200  # slots, so many that a read may be split between two threads
 MOST = 400_000  # numbers in the largest tensor of the reference
 LAYOUTS = (
     "plain", "plain", "offset", "offset", "duplicates", "offset duplicates", "clusters", "far",
@@ -38,7 +39,7 @@ def sizes(rng: Random, letters: set[str]) -> dict[str, int]:
     """A size for each letter, as many numbers as the reference can take."""
     size = {s: int(rng.choice(COUNTS[s])) for s in sorted(letters & COUNTS.keys())}
     if rng.random() < 0.05 and {"L", "N", "M"} <= letters:  # enough slots to be split
-        size |= {"B": 1, "L": int(rng.choice((1, 3))), "N": 8200, "M": int(rng.choice((2, 8)))}
+        size |= {"B": 1, "L": int(rng.choice((1, 3))), "N": LARGE, "M": int(rng.choice((2, 8)))}
     while math.prod(size.get(s, 1) for s in "BHLNM") > MOST:
         largest = max("BHLNM", key=lambda s: size.get(s, 1))
         size[largest] = max(1, size[largest] // 3)
@@ -89,7 +90,8 @@ def fit(x: Any, dtype: str) -> Tensor:
     """As a tensor of the dtype, what is too large at its largest."""
     kind = DTYPES.get(dtype, torch.float64)
     most = torch.finfo(kind).max
-    return torch.from_numpy(np.array(x, dtype=float)).clamp(-most, most).to(kind)
+    x = x.double() if isinstance(x, Tensor) else torch.from_numpy(np.array(x, dtype=float))
+    return x.clamp(-most, most).to(kind)
 
 
 def values(rng: Random, shape: tuple[int, ...], dtype: str) -> Tensor:

@@ -145,7 +145,7 @@ class _Connections:
         shape = (size["B"], size["N"], min(size["M"], 64))
         if rng.random() < 0.5:
             return {"patterns": signs(rng, shape, (-1, 1), dtype)}, {}
-        return {"patterns": draws.values(rng, shape, dtype)}, {}
+        return {"patterns": draws.values(rng, shape, dtype).clamp(-10, 10)}, {}
 
     @staticmethod
     def call(t: Tensors, o: Options) -> Sequence[Tensor]:
@@ -197,6 +197,8 @@ STORED = {
 def stored(rng: Random, dtype: str, size: dict[str, int],
            measures: Sequence[str] = MEASURES) -> tuple[Tensors, Options]:  # fmt: skip
     size["N"] = min(size["N"], 1000)
+    if large := rng.random() < 0.1:  # looked through group by group
+        size |= {"B": 1, "L": 2, "N": 5000, "M": int(rng.choice((1, 8)))}
     t, o = space(rng, dtype, size, measures, masked=False)
     slots = t["keys"].shape[1]
     held = rng.choice((slots, slots, max(1, slots // 2), 0), size=size["B"])
@@ -205,7 +207,7 @@ def stored(rng: Random, dtype: str, size: dict[str, int],
     o["backend"] = str(rng.choice(BACKENDS))
     if o["backend"] == "ivf" and float(t["keys"].abs().max()) > 1e17:
         o["backend"] = "flat"  # see test_accuracy: a process apart
-    o["k"] = int(rng.integers(1, min(slots, 40) + 1))
+    o["k"] = 1 if large else int(rng.integers(1, min(slots, 40) + 1))
     return t, o
 
 
@@ -318,9 +320,10 @@ class _StoreRead:
         size = truth.read_size(look.weights, values, readable).squeeze(2)
         reach = look.reach.squeeze(2)
         value = (look.weights @ values).squeeze(2)
-        slack = truth.TINY * (1 + values.abs().sum(-2))
+        slack = truth.TINY * (values.shape[-2] + values.abs().sum(-2))
         weights = look.weights.squeeze(2)
-        results = [Expected(value, size, reach, slack), Expected(value, size, reach, slack)]
+        grain = 1 + values.abs().sum(-2)
+        results = [Expected(value, size, reach, slack, grain) for _ in range(2)]
         faint = weights.detach().clamp_min(truth.FAINT)
         results.append(Expected(weights, faint, reach, kind="weights"))
 
@@ -360,9 +363,9 @@ class _KnnLm:
     def truth(t: Tensors, o: Options, got: Sequence[Tensor] | None) -> Truth:
         ids = best_ids(t | {"lengths": lengths_of(t)}, o) if got is None else got[1]
         look, _, wrong = told_apart(t, o, ids)
-        weights = look.weights.squeeze(2)
         tokens = t["tokens"][torch.arange(len(ids)).view(-1, 1, 1), ids.clamp_min(0)]
-        near = torch.zeros_like(t["logits"]).scatter_add(-1, tokens, weights)
+        logs = truth.log_weights(look).squeeze(2)
+        near = truth.by_token(logs, tokens, t["logits"].shape[-1])
         mix = torch.as_tensor(t.get("mix", o.get("mix")), dtype=torch.float64)
         mix = mix.expand(t["logits"].shape[:-1])
         known = (ids >= 0).any(-1)
@@ -379,7 +382,8 @@ class _KnnLm:
             by_logits = blame + blame.sum(-1, True) * alone.exp()
             per = (g * (-value.detach()).exp()).nan_to_num(posinf=1e300)
             wanted = (share * per).gather(-1, tokens)
-            by_mix = (g * (-value.detach()).exp() * (near.detach() + alone.exp())).nan_to_num()
+            each = (near.detach() - value.detach()).exp() + (alone - value.detach()).exp()
+            by_mix = (g * each).nan_to_num()
             return pulled(look, wanted, t) | {"logits": by_logits, "mix": by_mix.sum(-1)}
 
         largest = max(look.largest, 0.0)

@@ -26,7 +26,9 @@ class Subject:
         draw: takes a generator, the dtype and a size for each letter.
         call: takes tensors and options.
         truth: takes the same in float64, and what came; without it, None.
+        room: the module that enters it here.
         constant: tensors without gradient.
+        dtypes: of its results.
     """
 
     name: str
@@ -34,7 +36,9 @@ class Subject:
     draw: Callable[[Random, str, dict[str, int]], tuple[Tensors, Options]]
     call: Callable[[Tensors, Options], Sequence[Tensor]]
     truth: Callable[[Tensors, Options, Sequence[Tensor] | None], Truth]
+    room: str
     constant: frozenset[str] = frozenset({"mask"})
+    dtypes: Sequence[str] = tuple(draws.DTYPES)
 
     def sizes(self, tensors: Tensors) -> dict[str, int]:
         """The size of each letter in these tensors."""
@@ -46,14 +50,12 @@ class Subject:
         return found
 
 
-def subject(name: str, shapes: dict[str, str], **more: Any) -> Callable[[type], type]:
+def subject(name: str, shapes: dict[str, str], **more: Any) -> Callable[[Any], Any]:
     """Enter a class with `draw`, `call` and `truth` into the table."""
 
-    def enter(kind: type) -> type:
-        SUBJECTS[name] = Subject(
-            name, shapes, kind.draw, kind.call, kind.truth,
-            **more,
-        )  # fmt: skip
+    def enter(kind: Any) -> Any:
+        room = kind.__module__
+        SUBJECTS[name] = Subject(name, shapes, kind.draw, kind.call, kind.truth, room, **more)
         return kind
 
     return enter
@@ -96,7 +98,7 @@ def telling(rng: Random, tensors: Tensors, measure: str) -> float:
     some = truth.scores(query[:, :1], keys, measure).value.flatten()
     best = some.topk(min(21, len(some))).values
     gap = float(best[0] - best[-1]) or float(best[0].abs())
-    return min(1e6, max(1e-30, 5 / gap)) if gap else 1.0
+    return min(1e6, max(1e-12, 5 / gap)) if gap else 1.0
 
 
 def options_of(o: Options, t: Tensors) -> Options:
@@ -109,17 +111,12 @@ def looked(t: Tensors, o: Options, picked: Tensor | None = None) -> truth.Look:
     return truth.look(t["query"], t["keys"], o.get("measure", "scaled_dot"), strength, mask)
 
 
-def readable(t: Tensors, found: truth.Look) -> Tensor:
-    mask = t.get("mask", torch.ones(1, dtype=torch.bool))
-    return mask.expand(found.weights.shape)
-
-
 def selected(t: Tensors, o: Options, got: Tensor | None) -> tuple[Tensor | None, list[str]]:
     """Of a selection, what was chosen (by its weights) and what is wrong with that."""
     if (k := o.get("top_k")) is None:
         return None, []
     free = looked(t, {**o, "strength": 1.0}, None)
-    may = readable(t, free)
+    may = free.readable
     score, size = free.scores.value.detach(), free.scores.size
     best = score.masked_fill(~may, -torch.inf).topk(k, -1).indices
     ideal = torch.zeros_like(may).scatter(-1, best, True) & may

@@ -41,7 +41,7 @@ class Expected:
     size: Tensor
     reach: Tensor | float = 0.0
     slack: Tensor | float = 0.0
-    grain: float = 1.0
+    grain: Tensor | float = 1.0
     kind: str = ""
 
 
@@ -126,6 +126,7 @@ class Look(NamedTuple):
     largest: float
     scores: Scores
     strength: Tensor  # (..., L, 1)
+    readable: Tensor  # (..., L, N)
 
 
 def look(
@@ -145,7 +146,7 @@ def look(
     weights = softmax(logits, readable)
     size = (beta * compared.size).detach()
     if 0 in size.shape:
-        return Look(weights, size.sum(-1, True), 0.0, compared, beta)
+        return Look(weights, size.sum(-1, True), 0.0, compared, beta, readable)
     hopes = (logits.detach() + ROUNDING * size).masked_fill(~readable, -math.inf)
     best = logits.detach().masked_fill(~readable, -math.inf).amax(-1, keepdim=True)
     counts = readable & (hopes >= best - FORGOTTEN)
@@ -156,7 +157,15 @@ def look(
     else:
         shown += [query.detach().abs().amax(-1)[..., None], keys.detach().abs().amax()]
     largest = max(float(x.max()) for x in shown)
-    return Look(weights, reach, largest, compared, beta)
+    return Look(weights, reach, largest, compared, beta, readable)
+
+
+def log_weights(found: Look) -> Tensor:
+    """Logarithms of the weights, also of those that are too faint for float64."""
+    logits = found.strength * found.scores.value
+    logits = logits.masked_fill(~found.readable, -1e300)
+    logs = logits - logits.logsumexp(-1, keepdim=True)
+    return torch.where(found.readable, logs, -math.inf)
 
 
 def pull(found: Look, wanted: Tensor) -> dict[str, Tensor]:
@@ -279,13 +288,25 @@ def sweep(state: Tensor, patterns: Tensor, steps: int) -> Tensor:
     return state.double()
 
 
+def by_token(log_weights: Tensor, tokens: Tensor, vocab: int) -> Tensor:
+    """Log of the weight of each token: (..., K), (..., K) -> (..., V); -inf for none."""
+    there = tokens.unsqueeze(-1) == torch.arange(vocab)  # (..., K, V)
+    some = there & (log_weights > -math.inf).unsqueeze(-1)
+    parts = torch.where(some, log_weights.unsqueeze(-1), -1e300)
+    return torch.where(some.any(-2), parts.logsumexp(-2), -math.inf)
+
+
 def mixture(logits: Tensor, near: Tensor, mix: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """log(λ near + (1 - λ) softmax(logits)), and log softmax(logits)."""
+    """log(λ e^near + (1 - λ) softmax(logits)), and log softmax(logits)."""
     share = torch.where(known, mix, 0.0).unsqueeze(-1)
     alone = logits.log_softmax(-1)
-    top = torch.maximum(alone, torch.where(near > 0, near.clamp_min(1e-300).log(), -math.inf))
-    top = top.detach()  # a factor before the logarithm, so that nothing underflows
-    inside = share * near * (-top).exp().clamp_max(1e300) + (1 - share) * (alone - top).exp()
-    never = inside == 0
+    top = torch.maximum(share.log() + near, (1 - share).log() + alone).detach()
+    never = top == -math.inf
+    top = torch.where(never, 0.0, top)  # a factor before the logarithm: nothing underflows
+    inside = share * _exp(near - top) + (1 - share) * _exp(alone - top)
     value = torch.where(never, -math.inf, torch.where(never, 1.0, inside).log() + top)
     return value, alone.detach()
+
+
+def _exp(x: Tensor) -> Tensor:
+    return x.clamp(max=700).exp()

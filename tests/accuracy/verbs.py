@@ -9,7 +9,7 @@ import memlib
 
 from . import draws, truth
 from .draws import Random, Tensors
-from .table import SPACE, Options, by_names, looked, options_of, readable, selected, space, subject
+from .table import SPACE, Options, by_names, looked, options_of, selected, space, subject
 from .truth import Expected, Truth
 
 
@@ -66,9 +66,10 @@ def attended(t: Tensors, o: Options, got: Sequence[Tensor] | None) -> Truth:
     """A read by similarity: the value and, where they are wanted, the weights."""
     picked, wrong = selected(t, o, None if got is None else got[-1])
     found, values = looked(t, o, picked), t["values"]
-    size = truth.read_size(found.weights, values, readable(t, found))
-    slack = truth.TINY * (1 + values.detach().abs().sum(-2, True))
-    results = [Expected(found.weights @ values, size, found.reach, slack)]
+    size = truth.read_size(found.weights, values, found.readable)
+    slack = truth.TINY * (values.shape[-2] + values.detach().abs().sum(-2, True))
+    grain = 1 + values.detach().abs().sum(-2, True)  # weights, too, are numbers of the dtype
+    results = [Expected(found.weights @ values, size, found.reach, slack, grain)]
     if o.get("need_weights"):
         faint = found.weights.detach().clamp_min(truth.FAINT)
         results.append(Expected(found.weights, faint, found.reach, kind="weights"))

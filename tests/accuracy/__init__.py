@@ -1,0 +1,1 @@
+"""Every public function at hostile scales, against float64."""
