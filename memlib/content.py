@@ -94,8 +94,9 @@ class Hopfield(nn.Module):
         Returns:
             Retrieved patterns (..., L, M); with `need_weights` also the weights (..., L, N).
 
-        Accuracy: float32 1e-4, bfloat16 2e-2, float16 2e-3, for one step of the sum of weights
-        times sizes of values while strength times score stays below 100, and beyond in proportion.
+        Accuracy: float32 1e-4, bfloat16 2e-2, float16 2e-3, for one step of the sum of
+        weights times sizes of values while strength times score stays below 100, and beyond
+        it, or beyond a width of 512, in proportion.
 
         Raises:
             TypeError: wrong dtypes.

@@ -220,8 +220,9 @@ class KeyValueMemory(nn.Module):
             Values (B, L, V), zeros from an empty memory; with `need_weights` also the weights
             (B, L, N).
 
-        Accuracy: float32 1e-4, bfloat16 2e-2, float16 2e-3, of the sum of weights times sizes of
-        values while strength times score stays below 100, and beyond in proportion.
+        Accuracy: float32 1e-4, bfloat16 2e-2, float16 2e-3, of the sum of weights times
+        sizes of values while strength times score stays below 100, and beyond it, or beyond
+        a width of 512, in proportion.
 
         Raises:
             TypeError: wrong dtypes.

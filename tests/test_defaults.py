@@ -54,7 +54,7 @@ def test_no_default_changes_unnoticed():
 
 
 def test_a_changed_default_is_noticed(monkeypatch):
-    monkeypatch.setitem(memlib.Store.address.__kwdefaults__, "strength", 2.0)
+    monkeypatch.setitem(inspect.unwrap(memlib.Store.address).__kwdefaults__, "strength", 2.0)
     assert [*defaults()] != LINES
 
 

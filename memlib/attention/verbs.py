@@ -22,6 +22,7 @@ Measure = Literal["dot", "scaled_dot", "cosine", "negative_squared_distance"]
 MEASURES: tuple[str, ...] = get_args(Measure)
 
 ORDINARY = (2.0**-50, 2.0**60)  # norms whose squares float32 holds with room to spare
+LONG = 512  # a sum of more terms is off by more than it should
 HALF = (torch.float16, torch.bfloat16)
 EXPONENT = {  # integers of the same bits, and the bits that hold the exponent
     torch.float32: (torch.int32, 0x7F80_0000),
@@ -93,8 +94,9 @@ def address(
         Weights of shape (..., L, N), at least 0, summing to 1 over the slots; all 0 where a
         query may read nothing.
 
-    Accuracy: float32 1e-4, bfloat16 8e-3, float16 1e-3, of every weight above 1e-6 while strength
-    times score stays below 100, and beyond in proportion.
+    Accuracy: float32 1e-4, bfloat16 8e-3, float16 1e-3, of every weight above 1e-6 while
+    strength times score stays below 100, and beyond it, or beyond a width of 512, in
+    proportion.
 
     Raises:
         TypeError: no floating-point tensor, dtypes that differ, a mask that is not bool.
@@ -284,8 +286,9 @@ def attend(
         shape (..., L, N). A query with nothing to read gets zeros. What lies in a slot that no
         query may read, NaN included, reaches neither result nor gradient.
 
-    Accuracy: float32 1e-4, bfloat16 2e-2, float16 2e-3, of the sum of weights times sizes of values
-    while strength times score stays below 100, and beyond in proportion.
+    Accuracy: float32 1e-4, bfloat16 2e-2, float16 2e-3, of the sum of weights times sizes of
+    values while strength times score stays below 100, and beyond it, or beyond a width of 512,
+    in proportion.
 
     Raises:
         TypeError: no floating-point tensor, dtypes that differ, a mask that is not bool.
@@ -388,8 +391,9 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def _norm(x: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return norm
+    terms = wide(x) if x.shape[-1] > LONG else x  # the roundings of so many would add up
+    norm: Tensor = torch.linalg.vector_norm(terms, dim=-1, keepdim=True)
+    return norm.to(x.dtype)
 
 
 def _unless_zero(norm: Tensor) -> Tensor:
@@ -399,7 +403,7 @@ def _unless_zero(norm: Tensor) -> Tensor:
 
 def _is_seen(x: Tensor) -> bool:
     """Whether values may be looked at, and cost no waiting for a device."""
-    return x.device.type == "cpu" and not is_traced() and x.numel() > 0
+    return x.device.type == "cpu" and x.numel() > 0 and not is_traced() and not checks.unseen(x)
 
 
 def _is_ordinary(norm: Tensor) -> bool:

@@ -92,15 +92,19 @@ def allocation(usage: Tensor) -> Tensor:
 
 def _use(usage: Tensor, weights: Tensor) -> Tensor:
     r"""Return usage (B, N) after writes (B, W, N): :math:`1 - (1 - u) \prod_h (1 - w_h)`."""
-    return 1 - (1 - torch.cat((usage.unsqueeze(1), weights), dim=1)).prod(dim=1)
+    for written in weights.unbind(dim=1):  # so that a small usage keeps its digits
+        usage = torch.addcmul(usage, 1 - usage, written)
+    return usage
 
 
 def _allocation(usage: Tensor) -> Tensor:
     used = _single(usage)
     faint = torch.finfo(used.dtype).eps ** 2  # gives a free slot a logarithm, and a gradient
     rising, order = (used + faint).sort(dim=-1, stable=True)  # u[φ], φ
-    logs = rising.log()
-    weights = (1 - rising) * (logs.cumsum(dim=-1) - logs).exp()
+    before = rising.log().roll(1, -1)  # of the slots before each: a sum without itself
+    before[..., :1] = 0
+    weights = (1 - rising) * before.cumsum(dim=-1).exp()
+    weights = weights - weights.detach().masked_fill(weights > 2 * faint, 0)  # but not a weight
     weights = weights.scatter(-1, order, weights)  # every entry is put in its place
     return weights if weights.dtype == usage.dtype else weights.to(usage.dtype)
 

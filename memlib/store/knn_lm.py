@@ -37,8 +37,9 @@ def knn_lm(
         Log-probabilities (B, L, V), which may take the place of the logits. Where a row of the
         store is empty, they are those of the language model alone.
 
-    Accuracy: float32 1e-4, bfloat16 1e-2, float16 2e-3, of 1 + the size of a result while strength
-    times score stays below 100, and beyond in proportion.
+    Accuracy: float32 1e-4, bfloat16 1e-2, float16 2e-3, of 1 + the size of a result while
+    strength times score stays below 100, and beyond it, or beyond a width of 512, in
+    proportion.
 
     Raises:
         TypeError: wrong dtypes, or a store whose values are no integers.
@@ -75,10 +76,12 @@ def knn_lm(
         got = int(tokens[wrong][0])
         raise ValueError(f"values of the store must be tokens in [0, V = {vocab}); got {got}")
     mix = mix.unsqueeze(-1) if isinstance(mix, Tensor) and mix.ndim else mix
-    share = found.any(-1, keepdim=True).to(scores.dtype) * mix  # λ, (B, L, 1)
+    known = found.any(-1, keepdim=True).to(scores.dtype)  # (B, L, 1)
     near = _log_recalled(scores, tokens, found, vocab)  # eq. 2
     alone = logits.to(scores.dtype).log_softmax(-1)
-    result = _mixed(near, alone, share).to(logits.dtype)  # eq. 3
+    # 1 - λ of a Python number is taken before it is rounded
+    result = _mixed(near, alone, known * mix, 1 - known + known * (1 - mix))  # eq. 3
+    result = result.to(logits.dtype)
     if checks.has_nan(result):
         checks.finite(result, logits=logits, query=query, strength=strength)
     return result
@@ -109,14 +112,14 @@ def _log_recalled(scores: Tensor, tokens: Tensor, found: Tensor, vocab: int) -> 
     return _log(sums) + shift
 
 
-def _mixed(near: Tensor, alone: Tensor, share: Tensor) -> Tensor:
+def _mixed(near: Tensor, alone: Tensor, share: Tensor, rest: Tensor) -> Tensor:
     r"""Return :math:`\log(\lambda e^{near} + (1 - \lambda) e^{alone})`, right at 0 and 1, too."""
-    most = torch.maximum(near + share.log(), alone + torch.log1p(-share)).detach()
+    most = torch.maximum(near + share.log(), alone + rest.log()).detach()
     most = most.masked_fill(most == -torch.inf, 0)
     # what a share of 0 hides may be far greater than the rest: bounded, it stays hidden
     bound = math.log(torch.finfo(most.dtype).max) / 2
     recalled, told = ((x - most).clamp_max(bound).exp() for x in (near, alone))
-    return _log(share * recalled + (1 - share) * told) + most
+    return _log(share * recalled + rest * told) + most
 
 
 def _log(x: Tensor) -> Tensor:

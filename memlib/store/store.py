@@ -127,8 +127,9 @@ class Store(Pairs):
             Ids (B, L, k) int64, the most similar first, -1 where a row has fewer; and weights
             (B, L, k), which sum to 1, or are 0 where there is nothing to read.
 
-        Accuracy: float32 1e-4, bfloat16 8e-3, float16 1e-3, of every weight above 1e-6 while
-        strength times score stays below 100, and beyond in proportion.
+        Accuracy: float32 1e-4, bfloat16 8e-3, float16 1e-3, of every weight above 1e-6
+        while strength times score stays below 100, and beyond it, or beyond a width of 512,
+        in proportion.
 
         Raises:
             TypeError: wrong dtypes.
@@ -177,8 +178,9 @@ class Store(Pairs):
             Values (B, L, V), zeros from an empty row; with `need_weights` also the ids and
             weights of `address`.
 
-        Accuracy: float32 1e-4, bfloat16 2e-2, float16 2e-3, of the sum of weights times sizes of
-        values while strength times score stays below 100, and beyond in proportion.
+        Accuracy: float32 1e-4, bfloat16 2e-2, float16 2e-3, of the sum of weights times
+        sizes of values while strength times score stays below 100, and beyond it, or beyond
+        a width of 512, in proportion.
 
         Raises:
             TypeError: as `address`; or integer values, which have no average.

@@ -43,7 +43,8 @@ def _power(bound: float) -> str:
 WEIGHT = "of every weight above 1e-6"
 READ = "of the sum of weights times sizes of values"
 TERMS = "of the sum of the sizes of its terms"
-SOFTMAX = "while strength times score stays below 100, and beyond in proportion"
+BEYOND = "stays below 100, and beyond it, or beyond a width of 512, in proportion"
+SOFTMAX = f"while strength times score {BEYOND}"
 LAYERS = "of the largest result, times its condition"
 MODULE = 2e-6, 1e-1, 1e-2  # sixteen roundings
 
@@ -62,7 +63,7 @@ BOUNDS = {
     "interpolate": Bound(1e-5, 8e-3, 1e-3, WEIGHT),
     "shift": Bound(1e-5, 8e-3, 1e-3, WEIGHT),
     "sharpen": Bound(1e-4, 8e-3, 1e-3, f"{WEIGHT} while γ times its logarithm stays below 100"),
-    "locate": Bound(1e-4, 8e-3, 1e-3, f"{WEIGHT} while γ times β stays below 100"),
+    "locate": Bound(1e-4, 8e-3, 1e-3, f"{WEIGHT} while γ times β {BEYOND}"),
     "allocation": Bound(1e-5, 8e-3, 1e-3, WEIGHT),
     "Store.address": Bound(1e-4, 8e-3, 1e-3, f"{WEIGHT} {SOFTMAX}"),
     "Store.read": Bound(1e-4, 2e-2, 2e-3, f"{READ} {SOFTMAX}"),

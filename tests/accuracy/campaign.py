@@ -216,6 +216,7 @@ def slopes(
     else:
         floor = loud * (1 + reach)
         sizes = moved(example, {n: exact[n] for n in names}, right, wide, which, floor)
+    bound = BOUNDS[example.name]
     limit = GRADIENT[example.dtype] + 10 * math.expm1(min(truth.ROUNDING * reach, 50))
     number = torch.finfo(dtype)
     errors = []
@@ -229,7 +230,9 @@ def slopes(
         ratio = off.clamp_min(0) / (limit * size).clamp_min(1e-300)
         ratio = torch.where(off <= 0, 0.0, ratio)
         # what leads to it may be beyond float32, even where a strength of 0 hides that
-        lost = 0.0 if told.largest * loud >= RANGE else math.inf
+        narrow = bound.module and example.dtype == "float16"
+        beyond = told.largest * loud >= RANGE or (narrow and told.largest >= NARROW)
+        lost = 0.0 if beyond else math.inf
         ratio = torch.where(our.isfinite(), ratio, lost)
         ratio = torch.where(size >= number.max / 1e3, 0.0, ratio)  # cannot be held on the way
         ratio = torch.where(free(example, name, arguments[name]) & our.isfinite(), 0.0, ratio)
@@ -244,6 +247,9 @@ def free(example: Example, name: str, x: Tensor) -> Tensor:
     faint = [float(example.tensors[n].abs().max()) for n in COMPARED if n in example.tensors]
     if name in COMPARED and max(faint) < 100 * truth.TINY:
         return torch.ones((), dtype=torch.bool)
+    sharp = example.tensors.get("sharpening")
+    if example.name == "locate" and example.dtype != "float32" and bool((sharp == 1).any()):
+        return torch.ones((), dtype=torch.bool)  # a weight of 0 has a slope at γ = 1 alone
     if name in SHARES:
         return x.abs() < truth.TINY
     return torch.zeros((), dtype=torch.bool)
@@ -338,7 +344,8 @@ def cut(example: Example, shapes: dict[str, str], letter: str, start: int, end: 
     options = dict(example.options)
     for k in {"top_k", "k"} & options.keys():
         options[k] = min(options[k], end - start) if letter == "N" else options[k]
-    if letter == "S" and (end - start) % 2 == 0:
+    size = {key: x.shape[-1] for key, x in tensors.items()}
+    if "shift" in size and (size["shift"] % 2 == 0 or size["shift"] > size.get("previous", 9e9)):
         return None
     return replace(example, tensors=tensors, options=options)
 

@@ -86,8 +86,8 @@ def test_a_norm_that_is_clamped_or_overflows_is_found(name, dtype, monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_probabilities_that_are_raised_to_the_smallest_are_found(dtype, monkeypatch):
-    def clamped(near: Tensor, alone: Tensor, share: Tensor) -> Tensor:
-        recalled, alone = share * near.exp(), alone + torch.log1p(-share)
+    def clamped(near: Tensor, alone: Tensor, share: Tensor, rest: Tensor) -> Tensor:
+        recalled, alone = share * near.exp(), alone + rest.log()
         tiny = torch.finfo(recalled.dtype).tiny
         both = torch.logaddexp(alone, recalled.clamp_min(tiny).log())
         return torch.where(recalled > 0, both, alone)

@@ -280,7 +280,7 @@ def test_the_defaults():
 
 # Gates at their extremes: the biases of the interface say what every head does
 
-FAR = 1000.0  # sigmoid is exactly 0 or 1 there, softmax exactly one-hot
+FAR = 1000.0  # a gate as far as it goes: its sigmoid is 0 or 1, exactly
 BACK, ALIKE, FORTH = [FAR, 0.0, 0.0], [0.0, FAR, 0.0], [0.0, 0.0, FAR]
 
 

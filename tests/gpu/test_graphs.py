@@ -177,7 +177,7 @@ def test_decoding_writes_only_where_a_graph_may():
             raise
     ((outside, static, inside),) = found
     assert not outside
-    assert len(inside) == 3 * len(cache)  # keys, values, lengths
+    assert len(inside) == 4 * len(cache)  # keys, values, positions, lengths
     assert inside <= static
 
 
