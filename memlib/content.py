@@ -21,8 +21,8 @@ class Hopfield(nn.Module):
     One step is ``attend(query, patterns, patterns, measure="dot", strength=strength)``. The
     energy never rises from step to step.
 
-    It has no parameters and no device: `torch.nn.utils.skip_init` and `DistributedDataParallel`
-    find nothing to do and refuse it.
+    It takes no device, so `torch.nn.utils.skip_init` refuses it; unless its strength is learned it
+    has no parameters, and `DistributedDataParallel` finds nothing to do and refuses it.
 
     Args:
         strength: inverse temperature :math:`\beta > 0`: small averages all patterns, large

@@ -111,9 +111,14 @@ def _draws(*sizes: tuple[int, ...]) -> Callable[[], tuple[Tensor, ...]]:
     return lambda: tuple(torch.randn(size) for size in sizes)
 
 
+def _strength(dtype: torch.dtype | None) -> Tensor:
+    return 1 + torch.rand((), dtype=dtype)
+
+
 BARE = "DistributedDataParallel is not needed when a module"
 IDLE = "`DistributedDataParallel` finds nothing to do and refuses it"
 IN_PLACE = "a store is changed in place, which cannot be where torch.func transforms"
+NO_DEVICE = ("must support a 'device' arg", "no device, so `torch.nn.utils.skip_init` refuses it")
 HOPFIELD = {
     "skip_init": ("must support a 'device' arg", "no parameters and no device"),
     "ddp": (BARE, "`torch.nn.utils.skip_init` and `DistributedDataParallel` find nothing to do"),
@@ -123,7 +128,17 @@ ADDS = (IN_PLACE, "in place: `torch.func.vmap` and `torch.export` refuse it")
 
 MODULES = {
     "Hopfield": Row(
-        memlib.Hopfield, (2.0,), None, inputs=_draws((2, 3, 4), (2, 5, 4)), refused=HOPFIELD
+        memlib.Hopfield, (2.0,), None, inputs=_draws((2, 3, 4), (2, 5, 4)),
+        refused={"skip_init": NO_DEVICE, "ddp": (BARE, IDLE)},
+    ),
+    "Hopfield learned": Row(
+        memlib.Hopfield, (), lambda dtype=None, **_: {"strength": nn.Parameter(_strength(dtype))},
+        inputs=_draws((2, 3, 4), (2, 5, 4)), refused={"skip_init": NO_DEVICE},
+    ),
+    "Hopfield with a buffer": Row(
+        memlib.Hopfield, (), lambda dtype=None, **_: {"strength": _strength(dtype)},
+        inputs=_draws((2, 3, 4), (2, 5, 4)),
+        refused={"skip_init": NO_DEVICE, "ddp": (BARE, IDLE)},
     ),
     "ClassicalHopfield": Row(
         memlib.ClassicalHopfield, (2,), None,

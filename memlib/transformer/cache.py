@@ -136,6 +136,7 @@ class KVCache(nn.Module):
         """Forget all tokens; it is also what `torch.nn.utils.skip_init` leaves to be done."""
         for buffer in self.buffers():
             buffer.zero_()
+        self.positions.fill_(-1)
 
     @property
     def nbytes(self) -> int:

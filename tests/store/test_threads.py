@@ -7,7 +7,8 @@ import pickle
 import sys
 import threading
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -143,37 +144,31 @@ def test_a_language_model_and_a_layer_take_their_turn(backend):
     together(attend, attend, forget, learn, predict)
 
 
-def test_without_the_lock_the_half_of_an_add_is_seen(monkeypatch):
-    """The control: it is the lock that makes the tests above pass."""
+@pytest.mark.parametrize("guarded", [True, False])
+def test_it_is_the_lock_that_lets_a_read_wait(guarded, monkeypatch):
+    """With the control: where there is no lock, the half of an add is read."""
+    store = Store(4, 1, batch_size=2)
+    if not guarded:
+        store._lock = nullcontext()
+    halfway, go_on = threading.Event(), threading.Event()
 
-    class Open:
-        def __enter__(self):
-            return self
+    def stop(row, slot):
+        halfway.set()
+        assert go_on.wait(60)
 
-        def __exit__(self, *_):
-            return None
-
-    pytest.importorskip("faiss")
-    store = Store(4, 1, batch_size=2, backend="hnsw")
-    store._lock = Open()
-    seen = []
-
-    def add(step):
+    monkeypatch.setattr(store, "_touch", stop)
+    with ThreadPoolExecutor(2) as pool:
+        adding = pool.submit(store.add, *pairs(1))
         try:
-            store.add(*pairs(step % MODULUS))
-        except Exception as error:
-            seen.append(error)
-
-    def read(step):
-        try:
-            store.read(torch.ones(2, 3, 4), 2, need_weights=True)
-            if not fits(*_held(store)):
-                seen.append("half an add")
-        except Exception as error:
-            seen.append(error)
-
-    together(add, add, read, read)
-    assert seen
+            assert halfway.wait(60)
+            reading = pool.submit(store.address, torch.ones(2, 1, 4), 2)
+            done, _ = wait([reading], timeout=1 if guarded else 60)
+        finally:
+            go_on.set()
+        assert bool(done) is not guarded
+        adding.result()
+        ids, _ = reading.result()
+        assert bool((ids >= 0).all()) is guarded
 
 
 def test_a_lock_is_its_own_in_every_copy():
