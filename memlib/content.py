@@ -96,7 +96,7 @@ class Hopfield(nn.Module):
 
         Accuracy: float32 1e-4, bfloat16 2e-2, float16 2e-3, for one step of the sum of
         weights times sizes of values while strength times score stays below 100, and beyond
-        it, or beyond a width of 512, in proportion.
+        it, or beyond a width of 128, in proportion.
 
         Raises:
             TypeError: wrong dtypes.

@@ -222,7 +222,7 @@ class KeyValueMemory(nn.Module):
 
         Accuracy: float32 1e-4, bfloat16 2e-2, float16 2e-3, of the sum of weights times
         sizes of values while strength times score stays below 100, and beyond it, or beyond
-        a width of 512, in proportion.
+        a width of 128, in proportion.
 
         Raises:
             TypeError: wrong dtypes.

@@ -163,7 +163,7 @@ def locate(gates: Gates, memory: Tensor, previous: Tensor) -> Tensor:
         Weights (B, H, N).
 
     Accuracy: float32 1e-4, bfloat16 8e-3, float16 1e-3, of every weight above 1e-6 while γ
-    times β stays below 100, and beyond it, or beyond a width of 512, in proportion.
+    times β stays below 100, and beyond it, or beyond a width of 128, in proportion.
 
     Raises:
         TypeError: no floating-point tensor, or dtypes differ.

@@ -95,7 +95,7 @@ def address(
         query may read nothing.
 
     Accuracy: float32 1e-4, bfloat16 8e-3, float16 1e-3, of every weight above 1e-6 while
-    strength times score stays below 100, and beyond it, or beyond a width of 512, in
+    strength times score stays below 100, and beyond it, or beyond a width of 128, in
     proportion.
 
     Raises:
@@ -287,7 +287,7 @@ def attend(
         query may read, NaN included, reaches neither result nor gradient.
 
     Accuracy: float32 1e-4, bfloat16 2e-2, float16 2e-3, of the sum of weights times sizes of
-    values while strength times score stays below 100, and beyond it, or beyond a width of 512,
+    values while strength times score stays below 100, and beyond it, or beyond a width of 128,
     in proportion.
 
     Raises:
@@ -508,7 +508,7 @@ def _may_vanish(
     """Whether a streamed read may be 0 because all scores of a query overflowed to -infinity."""
     if measure not in ("dot", "scaled_dot") or not checks.anywhere((value == 0).all(dim=-1)):
         return False
-    most = wide(torch.as_tensor(strength)).amax() * query.shape[-1]
+    most = wide(torch.as_tensor(strength, device=query.device)).amax() * query.shape[-1]
     for x in (query, keys):
         low, high = x.detach().aminmax() if x.numel() else (most, most)
         most = most * wide(torch.maximum(-low, high))

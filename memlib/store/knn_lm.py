@@ -38,7 +38,7 @@ def knn_lm(
         store is empty, they are those of the language model alone.
 
     Accuracy: float32 1e-4, bfloat16 1e-2, float16 2e-3, of 1 + the size of a result while
-    strength times score stays below 100, and beyond it, or beyond a width of 512, in
+    strength times score stays below 100, and beyond it, or beyond a width of 128, in
     proportion.
 
     Raises:

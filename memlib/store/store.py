@@ -128,7 +128,7 @@ class Store(Pairs):
             (B, L, k), which sum to 1, or are 0 where there is nothing to read.
 
         Accuracy: float32 1e-4, bfloat16 8e-3, float16 1e-3, of every weight above 1e-6
-        while strength times score stays below 100, and beyond it, or beyond a width of 512,
+        while strength times score stays below 100, and beyond it, or beyond a width of 128,
         in proportion.
 
         Raises:
@@ -180,7 +180,7 @@ class Store(Pairs):
 
         Accuracy: float32 1e-4, bfloat16 2e-2, float16 2e-3, of the sum of weights times
         sizes of values while strength times score stays below 100, and beyond it, or beyond
-        a width of 512, in proportion.
+        a width of 128, in proportion.
 
         Raises:
             TypeError: as `address`; or integer values, which have no average.

@@ -43,7 +43,7 @@ def _power(bound: float) -> str:
 WEIGHT = "of every weight above 1e-6"
 READ = "of the sum of weights times sizes of values"
 TERMS = "of the sum of the sizes of its terms"
-BEYOND = "stays below 100, and beyond it, or beyond a width of 512, in proportion"
+BEYOND = "stays below 100, and beyond it, or beyond a width of 128, in proportion"
 SOFTMAX = f"while strength times score {BEYOND}"
 LAYERS = "of the largest result, times its condition"
 MODULE = 2e-6, 1e-1, 1e-2  # sixteen roundings

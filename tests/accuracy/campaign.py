@@ -145,7 +145,8 @@ def compare(found: Tensor, wanted: truth.Expected, example: Example, what: str) 
     if bound.module:
         allowed = limit * (1 + reach)
     else:
-        allowed = torch.maximum((truth.ROUNDING * reach).expm1(), torch.tensor(limit))
+        grown = (truth.ROUNDING * reach).expm1() + number.eps  # and rounded at the end
+        allowed = grown.clamp_min(limit)
     value, got = wanted.value.detach(), found.detach().double()
     grain = wanted.grain * number.smallest_normal * number.eps + wanted.slack
     off = (got - value).abs() - grain

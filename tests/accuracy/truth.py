@@ -18,7 +18,7 @@ from torch import Tensor
 
 FAINT = 1e-6  # of a fainter weight the error is absolute: relative to this
 FORGOTTEN = 18.0  # a score so far below the best, e^-18, leaves no trace in a weight
-WIDTH = 512  # terms of a sum up to which its rounding is within `ROUNDING`
+WIDTH = 128  # terms of a sum up to which its rounding is within `ROUNDING`
 ROUNDING = 1e-6  # what the score of size 1 may be off by: eight roundings of float32
 SPREAD = 1e-9  # of the largest squared distance of a query: a rounding of float64, amply
 TINY = 1.2e-38  # the smallest normal float32: a weight below it may count as 0
