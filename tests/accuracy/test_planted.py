@@ -69,7 +69,7 @@ def test_a_finite_number_for_what_may_not_be_read_is_found(name, monkeypatch):
         ("similarity", "float16"),
         ("address", "bfloat16"),
         ("address", "float32"),
-        ("locate", "float16"),
+        ("locate", "bfloat16"),
         ("Head.forward", "float32"),
     ],
 )
