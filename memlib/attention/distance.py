@@ -17,7 +17,7 @@ from memlib import _checks as checks
 
 FEW = 4  # queries: up to so many, differences take less time than products
 SMALL = 1 << 19  # numbers subtracted in less than a millisecond
-BLOCK = 1 << 16  # numbers made at once: on a CPU, what the cache of a core holds
+BLOCK = 1 << 17  # numbers made at once: on a CPU, what the cache of a core holds
 SAMPLE = 64  # keys whose mean is the centre
 COUNTS = 1e-6  # an error of a score that its weight would show
 

@@ -22,6 +22,7 @@ from memlib.attention.distance import blocks, is_traced, wide
 QUERY_BLOCK = 32  # queries that one task of PyTorch's CPU kernel handles
 SLOTS_WORTH_SPLITTING = 8192  # below this the second core costs more than it gives
 NEGLIGIBLE = -87.0  # logarithm of a weight that is nothing beside the greatest
+NOTHING = 2e-38  # a little more than that weight
 VECTOR = 16  # slots that the widest vector register (AVX-512) holds
 
 _KERNEL = "_scaled_dot_product_flash_attention_for_cpu"
@@ -201,7 +202,7 @@ class _Streamed(torch.autograd.Function):
             scores = _scores(score, query, keys[:, part], strength, mask, part)  # (B, L, n)
             before, highest = highest, highest.maximum(scores.amax(-1, keepdim=True))
             shift = highest.masked_fill(highest == -torch.inf, 0)
-            weights = _faint(scores.sub_(shift).to(kind)).exp_()
+            weights = _exp(scores.sub_(shift).to(kind))
             kept = (before - shift).exp()
             total = total * kept + weights.sum(-1, keepdim=True)
             read = torch.baddbmm(read * kept.to(kind), weights, values[:, part].to(kind))
@@ -228,7 +229,7 @@ class _Streamed(torch.autograd.Function):
                     ]
                     scores = _scores(ctx.score, q, k, s, mask, part)
                 logs = (scores.detach() - log_sum).to(read.dtype)
-                weights = _faint(logs).exp_()
+                weights = _exp(logs)
                 pull = weights * (rows @ some.mT - drift)
                 for_scored.append(_gradients(scores, leaves, pull.to(scores.dtype)))
                 for_values.append(weights.mT @ rows)
@@ -267,13 +268,14 @@ def _once(grads: Sequence[Tensor | None], *inputs: Tensor) -> tuple[Tensor | Non
 
 
 def _blocks(query: Tensor, keys: Tensor, values: Tensor) -> Iterator[slice]:
-    widest = max(query.shape[-2], keys.shape[-1], values.shape[-1])
+    """Cut the slots so that the scores of a block, or its values anew, are not too many."""
+    widest = max(query.shape[-2], values.shape[-1] // 16)
     return blocks(keys.shape[-2], keys.shape[:-2].numel() * widest)
 
 
-def _faint(logs: Tensor) -> Tensor:
-    """Leave out weights that are nothing: denormal numbers would keep a processor busy."""
-    return F.threshold(logs, NEGLIGIBLE, -torch.inf, inplace=True)
+def _exp(logs: Tensor) -> Tensor:
+    """Return exp in place, 0 where it is nothing: what is denormal or -inf would take long."""
+    return F.threshold(logs.clamp_min_(NEGLIGIBLE).exp_(), NOTHING, 0.0, inplace=True)
 
 
 def _gradients(result: Tensor, leaves: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
