@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memlib import _checks as checks
-from memlib.attention.verbs import _address, _read, _similarity
+from memlib.attention.verbs import HALF, _address, _read, _similarity, _single
 
 Tying = Literal["adjacent", "layerwise", "none"]
 Encoding = Literal["position", "bag"]
@@ -217,7 +217,8 @@ class MemN2N(nn.Module):
 
         Raises:
             TypeError: story or question are no integer tensors.
-            ValueError: shapes that do not fit, or a word outside [0, V).
+            ValueError: shapes that do not fit, a word outside [0, V), or parameters that are not
+                finite or too large for the dtype.
         """
         self._check(story, question)
         told = (story != 0).any(dim=-1)  # (B, N)
@@ -235,12 +236,12 @@ class MemN2N(nn.Module):
         weights = []
         for k, v in zip(self._keys, self._values, strict=True):
             read, where = self._hop(u, memory[:, :, k], memory[:, :, v], mask)
-            u = read + (u if self.between is None else u @ self.between.mT)
+            u = read + (u if self.between is None else u @ _single(self.between).mT)
             u = u.relu() if self.relu else u
             weights.append((where * told)[:, : story.shape[1]])
         answer = self.embeddings[-1][1 : self.answers + 1] if self.answer is None else self.answer
-        scores = u @ answer.mT
-        return (scores, torch.stack(weights, dim=1)) if need_weights else scores
+        scores = self._rounded(u @ _single(answer).mT)
+        return (scores, self._rounded(torch.stack(weights, dim=1))) if need_weights else scores
 
     if TYPE_CHECKING:
         __call__ = forward  # nn.Module says that it returns Any
@@ -262,7 +263,7 @@ class MemN2N(nn.Module):
              F.pad(question, (0, wide - question.shape[-1])).unsqueeze(1)),
             dim=1,
         )  # fmt: skip
-        table = torch.cat([*self.embeddings], dim=1)  # (V + ages, matrices * d)
+        table = _single(torch.cat([*self.embeddings], dim=1))  # (V + ages, matrices * d)
         said = (words != 0).to(table.dtype)
         weights = said.unsqueeze(0)
         if self.encoding == "position":  # the sum splits: 1 + 4 p q gives two sums over the words
@@ -282,11 +283,16 @@ class MemN2N(nn.Module):
         ).unflatten(0, (*weights.shape[:3],))
         encoded: Tensor = sums[0].unflatten(-1, (len(self.embeddings), self.width))
         if len(sums) > 1:
-            exact = torch.promote_types(table.dtype, torch.float32)
-            numbers = torch.arange(self.width, dtype=exact, device=table.device)
-            slope = _slope(numbers, self.width).to(table.dtype)
-            encoded = encoded + sums[1].view_as(encoded) * slope
+            numbers = torch.arange(self.width, dtype=table.dtype, device=table.device)
+            encoded = encoded + sums[1].view_as(encoded) * _slope(numbers, self.width)
         return encoded
+
+    def _rounded(self, result: Tensor) -> Tensor:
+        """Return half precision, of which hops are made in float32, as such; refuse overflow."""
+        dtype = self.embeddings[0].dtype
+        result = result.to(dtype) if dtype in HALF else result
+        checks.finite(result, **dict(self.named_parameters()))
+        return result
 
     def _gaps(self, age: Tensor, told: Tensor) -> Tensor:
         """Stretch ages by gaps at random places: as if up to noise * n sentences were missing."""

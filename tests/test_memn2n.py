@@ -282,6 +282,40 @@ def test_a_linear_start_ends():
     assert torch.equal(scores, make()(story, question))
 
 
+@pytest.mark.parametrize("linear", [True, False])
+def test_scores_beyond_float16_on_the_way(linear):
+    options = {"linear": linear, "tying": "none", "temporal": False, "empty": False, "hops": 1}
+    exact = MemN2N(3, 1, width=1, dtype=torch.float64, **options)
+    keys, values, words = exact.embeddings
+    with torch.no_grad():
+        keys[1:], values[1:], words[1:] = 300, 2**-10, torch.tensor([[300.0], [-300.0]])
+        exact.answer.fill_(0.5)
+    half = MemN2N(3, 1, width=1, dtype=torch.float16, **options)
+    half.load_state_dict(exact.state_dict())
+    story, question = torch.tensor([[[1], [2]]]), torch.tensor([[2]])
+    scores = half(story, question)  # of two slots, -90,000 each
+    assert_close(scores.double(), exact(story, question), rtol=1e-3, atol=0)
+    grads = torch.autograd.grad(scores.sum(), list(half.parameters()))
+    assert all(grad.isfinite().all() for grad in grads)
+    if linear:
+        with pytest.raises(ValueError, match=r"embeddings.0.* must be small enough for"):
+            half(story, question, need_weights=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_what_overflows_is_refused(dtype):
+    model = MemN2N(3, 1, width=1, dtype=dtype, linear=True)
+    with torch.no_grad():
+        for embedding in model.embeddings:
+            embedding[1:] = torch.finfo(dtype).max
+    story, question = torch.tensor([[[1], [2]]]), torch.tensor([[2]])
+    with pytest.raises(ValueError, match=f"must be small enough for {dtype}; the"):
+        model(story, question)
+    model.embeddings[1].data[1] = torch.nan
+    with pytest.raises(ValueError, match=r"embeddings.1 must be finite where it is read; got NaN"):
+        model(story, question)
+
+
 @pytest.mark.needs_torch("2.13")
 @pytest.mark.slow
 def test_compiles_whole():

@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memlib.attention.verbs import _power_of_two, _single, _unit
-from memlib.store.nearest import nearest
+from memlib.attention.verbs import ORDINARY, _single, _unit
+from memlib.store.nearest import PRODUCTS, _lowered, nearest
 
 Backend = Literal["exact", "flat", "hnsw", "ivf"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
+FAR = "negative_squared_distance"
 Ints = NDArray[np.int64]
 
 OUTGROWN = 4  # times the keys whose clusters IVF knows, and it learns new ones
@@ -67,7 +68,7 @@ class Search:
             return query.new_empty(len(query), 0, dtype=torch.long)
         index.update(keys, ids)
         slots = torch.from_numpy(index.search(query, k, effort)).to(query.device)
-        if (slots < 0).any():  # faiss ended with too few
+        if (slots < 0).any():  # faiss ended with too few, or such numbers are not for it
             slots = nearest(query[None], keys[None], k, self.measure, (ids >= 0)[None])[0]
         return slots
 
@@ -80,8 +81,7 @@ class Search:
         """Return the indexes that were built, caught up with their rows."""
         made: dict[str, Tensor] = {}
         for b, index in enumerate(self.indexes):
-            if index.index is not None and (ids[b] >= 0).any():
-                index.update(keys[b], ids[b])
+            if index.index is not None and (ids[b] >= 0).any() and index.update(keys[b], ids[b]):
                 data = index.faiss.serialize_index(index.index)
                 made |= {f"{self.backend}.{b}": torch.from_numpy(data)}
                 made |= {f"{self.backend}.{b}.slot": torch.from_numpy(index.slot)}
@@ -111,6 +111,9 @@ class Index:
     entry and the old entry is passed over; when the dead are more than the living, the index is
     built anew.
 
+    faiss squares keys in float32, and learning the clusters of keys whose squares overflow ends the
+    process. There is no index of such keys, nor of those whose squares all vanish.
+
     Attributes:
         slot: (E,) which slot each entry stands for; -1 for a dead one.
         changed: slots that changed since `update`.
@@ -123,10 +126,13 @@ class Index:
         self.slot: Ints = np.empty(0, np.int64)
         self.changed: list[Ints] = []
 
-    def update(self, keys: Tensor, ids: Tensor) -> None:
-        """Catch up with the row: keys (N, M), and ids (N,), -1 for an empty slot."""
+    def update(self, keys: Tensor, ids: Tensor) -> bool:
+        """Catch up with the row: keys (N, M), and ids (N,), -1 for an empty slot.
+
+        Returns whether there is an index.
+        """
         if self.index is not None and not self.changed:
-            return
+            return True
         held, nothing = (ids >= 0).cpu().numpy(), np.empty(0, np.int64)
         changed = np.unique(np.concatenate((*self.changed, nothing)))
         self.slot[np.isin(self.slot, changed)] = -1
@@ -134,25 +140,31 @@ class Index:
         if stale := self._is_stale(len(new), int(held.sum())):
             new, self.slot = held.nonzero()[0], nothing
         vectors = self._vectors(keys[torch.from_numpy(new).to(keys.device)])
+        if not _is_ordinary(vectors, vanish=not stale):
+            self.index, self.slot, self.changed = None, nothing, []
+            return False
         if stale:
             self.index = self._build(vectors)
         self.index.add(vectors)
         self.restore(self.index, np.concatenate((self.slot, new)))
+        return True
 
     def search(self, query: Tensor, k: int, effort: int) -> Ints:
-        """(L, M) -> slots (L, k); -1 where the search ended with fewer."""
+        """(L, M) -> slots (L, k); -1 where the search ended with fewer, or there is no index."""
+        query = _lowered(query) if self.measure in PRODUCTS else query
+        vectors = self._vectors(query)
+        if self.index is None or not _is_ordinary(vectors, vanish=True):
+            return np.full((len(query), k), -1)
         if self.backend == "flat":
-            options = self.faiss.SearchParameters(sel=self.alive)
+            alive = self.alive
+            if alive is None and self.measure == FAR:  # with a selector, faiss takes differences,
+                alive = self.faiss.IDSelectorAll()  # which lose no digits, and no products
+            options = self.faiss.SearchParameters(sel=alive)
         elif self.backend == "hnsw":
             options = self.faiss.SearchParametersHNSW(sel=self.alive, efSearch=max(effort, k))
         else:
             options = self.faiss.SearchParametersIVF(sel=self.alive, nprobe=effort)
-        if self.measure in (
-            "dot",
-            "scaled_dot",
-        ):  # nothing changes the order, and nothing overflows
-            query = _single(query) / _power_of_two(_single(query))
-        _, entry = self.index.search(self._vectors(query), k, params=options)
+        _, entry = self.index.search(vectors, k, params=options)
         return np.where(entry < 0, -1, self.slot[entry])
 
     def restore(self, index: Any, slot: Ints) -> None:
@@ -221,7 +233,7 @@ class Index:
 
     @property
     def _metric(self) -> int:
-        far = self.measure == "negative_squared_distance"
+        far = self.measure == FAR
         metric: int = self.faiss.METRIC_L2 if far else self.faiss.METRIC_INNER_PRODUCT
         return metric
 
@@ -235,3 +247,12 @@ class Index:
                 f"the {self.backend} backend reads numbers, which are not there where torch.func "
                 'transforms or torch.export traces a function, or on meta; backend="exact" can'
             ) from error
+
+
+def _is_ordinary(vectors: NDArray[np.float32], vanish: bool) -> bool:
+    """Whether no square of a norm overflows in float32; nor vanish all of them, unless they may."""
+    if not vectors.size:
+        return True
+    low, high = torch.from_numpy(vectors).aminmax()
+    longest = max(-low.item(), high.item()) * vectors.shape[1] ** 0.5
+    return longest < ORDINARY[1] and (vanish or longest > ORDINARY[0])

@@ -21,6 +21,7 @@ PIECE = 4096  # slots compared by one product of matrices
 BLOCK = {"cpu": 1 << 18}  # scores made at once: on a CPU, what the cache of a core holds
 ELSEWHERE = 1 << 22
 LARGE = 64  # times k groups: in a smaller memory it is quicker to sort all scores
+PRODUCTS = ("dot", "scaled_dot")
 
 
 def nearest(
@@ -38,14 +39,23 @@ def nearest(
     search = _nearest_in_large if large else _nearest
     exactly = nullcontext() if keys.is_meta else torch.autocast(keys.device.type, enabled=False)
     with torch.no_grad(), exactly:
-        if measure in ("dot", "scaled_dot"):  # nothing changes the order, and nothing overflows
-            query = _single(query)
-            query = query / _power_of_two(query)
+        if measure in PRODUCTS:
+            query = _lowered(query)
         found = [search(part, keys, most, measure, mask) for part in query.split(step, dim=1)]
         best = torch.cat(found, dim=1)
         if mask is not None:
             best = best.masked_fill(~mask[_rows(keys), best], -1)
     return F.pad(best, (0, k - most), value=-1)
+
+
+def _lowered(query: Tensor) -> Tensor:
+    """Scale each query to numbers that add up to less than 1: no product with a key overflows.
+
+    A power of two leaves the order of its products as it is.
+    """
+    query = _single(query)
+    query = query / _power_of_two(query)
+    return query / (2 * _power_of_two(query.abs().sum(-1, keepdim=True)))
 
 
 def _nearest(query: Tensor, keys: Tensor, k: int, measure: str, mask: Tensor | None) -> Tensor:

@@ -37,8 +37,9 @@ class Store(Pairs):
     ivf     most of them  a look at the keys of `effort` clusters; there are the root of N
     ======= ============= =====================================================================
 
-    faiss keeps the keys of each row once more, in float32 on the CPU. Its index is built by the
-    first search and catches up by the next. Where it finds too few, the search is exact.
+    faiss keeps the keys of each row once more, in float32 on the CPU, and does not tell apart what
+    that rounds to one. Its index is built by the first search and catches up by the next. Where it
+    finds too few, or squares of a row's keys overflow in float32 or vanish, the search is exact.
 
     Threads may share a store: they take turns, so that none sees half of what another does. (What
     is done to `keys`, `values` and `ids` themselves is not guarded.) `copy.copy`, `copy.deepcopy`,

@@ -6,7 +6,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 
+from memlib import similarity
 from memlib.store import Store, files
 
 pytest.importorskip("faiss")
@@ -140,3 +142,64 @@ def test_an_index_that_another_process_cannot_read_is_built_anew(store):
     assert index.index is None
     store.read(QUERY, 3, need_weights=True)
     assert index.index.ntotal == 36
+
+
+MEASURES = ["dot", "cosine", "negative_squared_distance"]
+
+
+@pytest.mark.parametrize("scale", [1e-40, 1e-25, 1e17, 1e19, 1e38])
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("backend", ["exact", *BACKENDS])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_keys_of_any_size_are_found(backend, measure, scale, dtype):
+    keys = (torch.randn(1, 40, 4, generator=torch.Generator().manual_seed(2)) * scale).to(dtype)
+    keys = keys.clamp(*(torch.finfo(dtype).min, torch.finfo(dtype).max))
+    store = Store(4, 1, backend=backend, measure=measure, dtype=dtype)
+    store.add(keys, keys[..., :1])
+    query = keys[:, :7].roll(1, -1)
+    query = query if measure == "negative_squared_distance" else query / scale
+    ids, _ = store.address(query, 3, strength=1e-38 if scale > 1e9 else 0.0)
+    scores = similarity(query.double(), keys.double(), measure=measure)
+    best = scores.topk(3).values
+    found = scores.gather(-1, ids)
+    assert_close(found, best, rtol=0, atol=1e-5 * float(scores.abs().max()) + 1e-43)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_index_goes_and_comes_back_with_what_it_cannot_hold(backend, tmp_path):
+    store = Store(4, 1, backend=backend, measure="negative_squared_distance")
+    keys = torch.randn(1, 30, 4, generator=torch.Generator().manual_seed(0))
+    store.add(keys, keys[..., :1])
+    index = store._search.indexes[0]
+
+    def found():
+        return store.address(keys[:, :5], 1, strength=0.0)[0].flatten().tolist()
+
+    assert found() == [0, 1, 2, 3, 4]
+    assert index.index is not None
+    huge = store.add(torch.full((1, 1, 4), 1e30), torch.zeros(1, 1, 1))
+    store.save(tmp_path / "store")
+    assert found() == [0, 1, 2, 3, 4]
+    assert index.index is None
+    again = Store.open(tmp_path / "store")
+    assert torch.equal(again.address(torch.full((1, 1, 4), 9e29), 1, strength=0.0)[0], huge[None])
+    store.delete(huge)
+    assert found() == [0, 1, 2, 3, 4]
+    assert index.index is not None
+    far = store.address(torch.full((1, 1, 4), -1e30), 1, strength=0.0)[0]  # a query alone may be
+    assert far.item() in store.ids[0].tolist()
+
+
+@pytest.mark.parametrize("width", [4, 4096])
+@pytest.mark.parametrize("threshold", [20, None])  # of older versions, and this one's own
+def test_flat_tells_near_keys_apart_however_many_the_queries(width, threshold, monkeypatch):
+    import faiss
+
+    if threshold:
+        monkeypatch.setattr(faiss.cvar, "distance_compute_blas_threshold", threshold)
+    store = Store(width, 1, backend="flat", measure="negative_squared_distance")
+    keys = torch.full((1, 64, width), 10000.0)
+    keys[0, torch.arange(64), torch.arange(64) % 4] += 1 + torch.arange(64) // 4
+    store.add(keys, keys[..., :1])
+    ids, _ = store.address(keys, 1)
+    assert ids.flatten().tolist() == list(range(64))

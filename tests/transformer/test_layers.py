@@ -2,6 +2,7 @@
 """A Transformer's memory: however the past comes to a layer, it is the same function."""
 
 import copy
+import math
 import re
 
 import hypothesis.strategies as st
@@ -108,6 +109,27 @@ def test_rotary_scores_depend_on_the_distance_alone():
     for seen in (0, 17):
         moved = empty._replace(seen=torch.tensor([seen]))
         assert_close(layer(x, moved)[0], layer(x)[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("base", [1e4, 5e5])
+def test_angles_of_far_positions(dtype, base):
+    layer = MemoryAttention(128, 1, base=base, dtype=dtype)
+    kind = torch.promote_types(dtype, torch.float32)
+    far = [0, 1, 5000, 131_071, 10**6, 10**9]
+    rates = [base ** (-i / 64) for i in range(64)]
+    right = torch.tensor([[[math.cos(p * r) for r in rates], [math.sin(p * r) for r in rates]]
+                          for p in far], dtype=torch.float64)  # fmt: skip
+    cos, _, _, sin = layer._marks(torch.tensor([far])).chunk(4, -1)
+    assert cos.dtype == kind
+    assert_close(torch.stack((cos, sin), -2)[0].double(), right, rtol=0, atol=3e-7)
+
+
+def test_rotary_scores_depend_on_the_distance_alone_however_far():
+    layer = make((2, 2), dtype=torch.float32)
+    x = draw(1, 5, WIDTH, dtype=torch.float32)
+    moved = layer.segment_memory(1, 0)._replace(seen=torch.tensor([10**6]))
+    assert_close(layer(x, moved)[0], layer(x)[0], rtol=0, atol=2e-6)
 
 
 def test_the_weights_are_those_of_the_read():
