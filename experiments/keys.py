@@ -43,6 +43,7 @@ REPORTING = {  # modules that cannot change a number, and why
     "experiments.keys": "this module",
     "experiments.progress": "draws progress",
     "experiments.records": "writes what it is given, with when and where",
+    "memlib._files": "writes whole files, and names what may be read of them",
     "tqdm": "draws progress",
 }
 UNSEEN = {"annotation", "ctx", "msg", "returns", "type_comment"}  # fields of a node

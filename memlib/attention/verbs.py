@@ -506,7 +506,7 @@ def _may_vanish(
     value: Tensor, query: Tensor, keys: Tensor, measure: str, strength: float | Tensor
 ) -> bool:
     """Whether a streamed read may be 0 because all scores of a query overflowed to -infinity."""
-    if measure not in ("dot", "scaled_dot") or not checks.anywhere((value == 0).all(dim=-1)):
+    if measure not in ("dot", "scaled_dot") or not checks.anywhere(~value.any(dim=-1)):
         return False
     most = wide(torch.as_tensor(strength, device=query.device)).amax() * query.shape[-1]
     for x in (query, keys):
