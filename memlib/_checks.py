@@ -245,3 +245,14 @@ def _total(value: Tensor) -> float:
         return value.sum(dtype=kind).item()
     except RuntimeError:  # vmap forbids looking at values
         return 0.0
+
+
+def largest(value: Tensor) -> float:
+    """Return the size of the largest number; 0 where there is none, or none may be looked at."""
+    if unseen(value) or not value.numel():
+        return 0.0
+    try:
+        low, high = value.detach().aminmax()
+        return max(-low.item(), high.item())
+    except RuntimeError:  # a tensor without values
+        return 0.0

@@ -8,6 +8,7 @@ Shapes: any leading dimensions, then ``L`` queries, ``N`` slots, keys of width `
 width ``V``; masks are bool with True = may be read.
 """
 
+from functools import partial
 from typing import Literal, get_args, overload
 
 import torch
@@ -24,6 +25,7 @@ MEASURES: tuple[str, ...] = get_args(Measure)
 ORDINARY = (2.0**-50, 2.0**60)  # norms whose squares float32 holds with room to spare
 LONG = 512  # a sum of more terms is off by more than it should
 HALF = (torch.float16, torch.bfloat16)
+STEEP = 1e4  # a score whose rounding in float32 a weight begins to show
 EXPONENT = {  # integers of the same bits, and the bits that hold the exponent
     torch.float32: (torch.int32, 0x7F80_0000),
     torch.float64: (torch.int64, 0x7FF0_0000_0000_0000),
@@ -493,13 +495,45 @@ def _attend(
     if need_weights or top_k is not None or (far and is_traced()):
         weights = _address(query, keys, measure, strength, mask, top_k)
         return _read(weights, values), weights if need_weights else None
-    if far:
-        return streaming.attend_by(_nearness, query, keys, values, strength, mask), None
+    learns = _learns(query, keys, values, strength)
+    if far or (learns and _is_steep(query, keys, measure, strength)):
+        score = _nearness if far else partial(_wide_scores, measure)
+        return streaming.attend_by(score, query, keys, values, strength, mask), None
     dtype = query.dtype
-    if measure == "cosine" or isinstance(strength, Tensor):  # they make numbers of their own
+    # these make numbers of their own; gradients in half precision would overflow on the way
+    if measure == "cosine" or isinstance(strength, Tensor) or learns:
         query, keys, values = _single(query), _single(keys), _single(values)
     query, keys, scale = _as_dot_product(query, keys, measure, strength)
     return streaming.attend(query, keys, values, mask, scale).to(dtype), None
+
+
+def _learns(*tensors: Tensor | float) -> bool:
+    """Whether the CPU will be asked for gradients."""
+    given = [x for x in tensors if isinstance(x, Tensor)]
+    return (
+        given[0].device.type == "cpu"
+        and torch.is_grad_enabled()
+        and any(x.requires_grad for x in given)
+    )
+
+
+def _is_steep(query: Tensor, keys: Tensor, measure: str, strength: float | Tensor) -> bool:
+    """Whether scores may be so large that to round them again changes the weights.
+
+    PyTorch's kernel makes them anew for the gradients, in other blocks: from 1e8 on its weights
+    are infinite there.
+    """
+    if is_traced():
+        return False
+    most = checks.largest(strength) if isinstance(strength, Tensor) else strength
+    if measure != "cosine":
+        most *= query.shape[-1] * _scale(measure, query)
+        most *= checks.largest(query) * checks.largest(keys)
+    return most > STEEP
+
+
+def _wide_scores(measure: str, query: Tensor, keys: Tensor, strength: Tensor) -> Tensor:
+    return _scores(wide(query), wide(keys), measure, strength)
 
 
 def _may_vanish(

@@ -159,3 +159,44 @@ def largest_tensor(queries, slots, lead, mask, value_width, grad_of="qkv", **opt
         result = attend(*tensors, **options)
         (result[0] if isinstance(result, tuple) else result).sum().backward()
     return sizes.largest
+
+
+STEEP = [  # scale of queries and keys, and strength: scores up to 1e12, the best far apart
+    (1.0, 1.0), (30.0, 1.0), (1e3, 1.0), (6e4, 1.0), (1.0, 1e6), (1e-3, 1e4),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize(("scale", "strength"), STEEP)
+@pytest.mark.parametrize("each", [False, True], ids=["number", "tensor"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradients_of_scores_of_any_size(measure, dtype, scale, strength, each, masked):
+    random = torch.Generator().manual_seed(0)
+    query, keys, values = (
+        torch.randn(2, n, width, generator=random).mul(by).clamp(-6e4, 6e4).to(dtype)
+        for n, width, by in ((40, 85, scale), (100, 85, scale), (100, 3, 1.0))
+    )
+    grad = torch.randn(2, 40, 3, generator=random).to(dtype)
+    mask = torch.rand(2, 40, 100, generator=random) < 0.5 if masked else None
+    if each:
+        strength = torch.full((2, 1), min(strength, 6e4), dtype=dtype)
+
+    def gradients(kind):
+        leaves = [x.to(kind).requires_grad_() for x in (query, keys, values)]
+        beta = strength.to(kind) if each else strength
+        exact = kind == torch.float64
+        read = attend(*leaves, measure=measure, strength=beta, mask=mask, need_weights=exact)
+        return torch.autograd.grad(read[0] if exact else read, leaves, grad.to(kind))
+
+    ours, right = gradients(dtype), gradients(torch.float64)
+    assert all(x.isfinite().all() for x in ours)
+    size = float(right[2].abs().max())  # the values': shares of `grad`
+    limit = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 4e-3}[dtype]
+    assert_close(ours[2].double(), right[2], rtol=0, atol=limit * size)
+
+
+@pytest.mark.parametrize("measure", ["dot", "cosine"])
+def test_a_steep_read_makes_no_scores_either(measure, monkeypatch):
+    monkeypatch.setattr(distance, "BLOCK", 1024)
+    assert largest_tensor(64, 200, (), None, 3, measure=measure, strength=1e6) < 64 * 200
