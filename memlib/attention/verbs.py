@@ -435,11 +435,22 @@ def _address(
     mask: Tensor | None = None,
     top_k: int | None = None,
 ) -> Tensor:
+    return _weights(query, keys, measure, strength, mask, top_k).to(query.dtype)
+
+
+def _weights(
+    query: Tensor,
+    keys: Tensor,
+    measure: str,
+    strength: float | Tensor,
+    mask: Tensor | None,
+    top_k: int | None,
+) -> Tensor:
+    """`_address` before half precision is rounded, in which gradients of a read may overflow."""
     scores, mask = _readable(query, keys, measure, strength, mask, top_k)
     weights = scores.softmax(dim=-1)
-    if mask is not None:  # a row with nothing to read came out as NaN
-        weights = weights.masked_fill(~mask, 0)
-    return weights if query.dtype == weights.dtype else weights.to(query.dtype)
+    # a row with nothing to read came out as NaN
+    return weights if mask is None else weights.masked_fill(~mask, 0)
 
 
 def _readable(
@@ -493,8 +504,9 @@ def _attend(
 ) -> tuple[Tensor, Tensor | None]:
     far = measure == "negative_squared_distance"
     if need_weights or top_k is not None or (far and is_traced()):
-        weights = _address(query, keys, measure, strength, mask, top_k)
-        return _read(weights, values), weights if need_weights else None
+        weights = _weights(query, keys, measure, strength, mask, top_k)
+        value = _read(weights, _single(values)).to(values.dtype)
+        return value, weights.to(query.dtype) if need_weights else None
     learns = _learns(query, keys, values, strength)
     if far or (learns and _is_steep(query, keys, measure, strength)):
         score = _nearness if far else partial(_wide_scores, measure)

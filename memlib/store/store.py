@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from memlib import _checks as checks
-from memlib.attention.verbs import MEASURES, Measure, _attend, _read, _readable
+from memlib.attention.verbs import MEASURES, Measure, _attend, _read, _readable, _single
 from memlib.store import files
 from memlib.store.indexes import BACKENDS, Backend, Search, filled
 from memlib.store.locks import alone
@@ -139,7 +139,7 @@ class Store(Pairs):
         k, strength = self._check_query(query, k, strength)
         slots, weights = self._address(query, k, strength)
         checks.finite(weights, query=query, strength=strength)
-        return self._named(slots), weights
+        return self._named(slots), weights.to(query.dtype)
 
     @overload
     def read(
@@ -198,9 +198,10 @@ class Store(Pairs):
             value, _ = _attend(query, keys, values, self.measure, strength, mask)
         else:
             slots, weights = self._address(query, k, strength)
-            value = _read(weights.unsqueeze(2), self._at(self.values, slots)).squeeze(2)
+            found = self._at(self.values, slots)
+            value = _read(weights.unsqueeze(2), _single(found)).squeeze(2).to(found.dtype)
         checks.finite(value, query=query, strength=strength)
-        return (value, self._named(slots), weights) if need_weights else value
+        return (value, self._named(slots), weights.to(query.dtype)) if need_weights else value
 
     @alone
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -249,9 +250,9 @@ class Store(Pairs):
         return store
 
     def _address(self, query: Tensor, k: int, strength: float | Tensor) -> tuple[Tensor, Tensor]:
-        """Return slots (B, L, k) and weights (B, L, k)."""
+        """Return slots (B, L, k) and weights (B, L, k), those of half precision in float32."""
         slots, scores = self._scores(query, k, strength)
-        return slots, scores.softmax(-1).masked_fill(slots < 0, 0).to(query.dtype)
+        return slots, scores.softmax(-1).masked_fill(slots < 0, 0)
 
     def _scores(self, query: Tensor, k: int, strength: float | Tensor) -> tuple[Tensor, Tensor]:
         """Return slots (B, L, k) and strength * similarity, up to a constant a query."""

@@ -59,6 +59,8 @@ FOUND: list[Example] = [
     drawn("ClassicalHopfield.forward", "float16", 18),
     # weights that are made anew for the gradients, from scores of 4e10
     drawn("attend", "float16", 77000209),
+    # a gradient by weights that is beyond float16
+    drawn("Hopfield.forward", "float16", 9000010),
     # NaN that is returned, and angles of far positions
     drawn("MemN2N.forward", "float16", 4),
     drawn("MemoryAttention.forward", "float32", 1000012),

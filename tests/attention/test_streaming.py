@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from memlib import MEASURES, attend
 from memlib.attention import distance, streaming
+from memlib.store import Store
 
 
 @pytest.fixture
@@ -200,3 +201,24 @@ def test_gradients_of_scores_of_any_size(measure, dtype, scale, strength, each, 
 def test_a_steep_read_makes_no_scores_either(measure, monkeypatch):
     monkeypatch.setattr(distance, "BLOCK", 1024)
     assert largest_tensor(64, 200, (), None, 3, measure=measure, strength=1e6) < 64 * 200
+
+
+@pytest.mark.parametrize("options", [{"need_weights": True}, {"top_k": 2}, {}], ids=str)
+@pytest.mark.parametrize("of", ["attend", "store"])
+def test_a_gradient_by_weights_beyond_float16(of, options):
+    """g v is 180,000, of which a strength of 1e-3 leaves little."""
+    query, keys = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0, 4.0], [4.0, 3.0]]])
+    values = torch.tensor([[[300.0], [-300.0]]])
+
+    def gradient(dtype):
+        leaf = query.to(dtype).requires_grad_()
+        if of == "store":
+            store = Store(2, 1, dtype=dtype)
+            store.add(keys.to(dtype), values.to(dtype))
+            read = store.read(leaf, 2, strength=1e-3, need_weights=bool(options))
+        else:
+            read = attend(leaf, keys.to(dtype), values.to(dtype), strength=1e-3, **options)
+        read = read[0] if isinstance(read, tuple) else read
+        return torch.autograd.grad(read, leaf, torch.full_like(read, 600.0))[0].double()
+
+    assert_close(gradient(torch.float16), gradient(torch.float64), rtol=2e-3, atol=0)
