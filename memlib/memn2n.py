@@ -212,7 +212,7 @@ class MemN2N(nn.Module):
             sum to 1 together with those of the empty slots. Without a readable sentence the
             answer rests on the question alone.
 
-        Accuracy: float32 2e-6, bfloat16 1e-1, float16 1e-2, of the largest result, times its
+        Accuracy: float32 1e-5, bfloat16 1e-1, float16 1e-2, of the largest result, times its
         condition.
 
         Raises:

@@ -394,6 +394,7 @@ def _unit(x: Tensor) -> Tensor:
 
 def _norm(x: Tensor) -> Tensor:
     terms = wide(x) if x.shape[-1] > LONG else x  # the roundings of so many would add up
+    terms = terms if terms.stride(-1) == 1 else terms.contiguous()  # else added one by one
     norm: Tensor = torch.linalg.vector_norm(terms, dim=-1, keepdim=True)
     return norm.to(x.dtype)
 

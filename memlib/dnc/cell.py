@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from memlib.addressable.gates import _interpolate, _sharpen
-from memlib.attention.verbs import _address, _read, _write
+from memlib.attention.verbs import HALF, _address, _read, _single, _write
 from memlib.dnc.bookkeeping import DNCState, _allocation, _link, _use
 from memlib.dnc.interface import Interface, Told
 from memlib.recurrent.cell import Cell, InitialMemory
@@ -141,7 +141,17 @@ class DNCCell(Cell):
     def _step(self, x: Tensor, state: DNCState) -> tuple[Tensor, DNCState]:
         """Everything but the output layer; trusts its arguments."""
         h, hidden, cell = self._control(x, state)
-        told = self._told(self.interface(h))
+        raw = self.interface(h)
+        state = state._replace(hidden=hidden, cell=cell)
+        if state.memory.dtype not in HALF:
+            return h, self._change(raw, state)
+        # which slot is the freest takes more digits: rounded once, at the end
+        after = self._change(_single(raw), DNCState(*map(_single, state)))
+        return h, DNCState(*(part.to(x.dtype) for part in after))
+
+    def _change(self, raw: Tensor, state: DNCState) -> DNCState:
+        """Return the state after what the heads are told by raw numbers."""
+        told = self._told(raw)
         read_before, written_before = state.weights.split((self.read_heads, self.write_heads), 1)
 
         kept = (1 - told.free.unsqueeze(-1) * read_before).prod(dim=1)  # ψ (B, N)
@@ -155,7 +165,8 @@ class DNCCell(Cell):
         reading = self._reading(told, links, read_before, memory)  # w^r (B, R, N)
         weights = torch.cat((reading, writing), dim=1)
         reads = _read(reading, memory)
-        return h, DNCState(memory, reads, weights, usage, links, precedence, hidden, cell)
+        after = memory, reads, weights, usage, links, precedence
+        return DNCState(*after, state.hidden, state.cell)
 
     def _writing(self, told: Told, usage: Tensor, memory: Tensor) -> Tensor:
         """Return where to write: :math:`w = g^w (g^a a + (1 - g^a) c)`."""

@@ -52,7 +52,7 @@ def test_a_finite_number_for_what_may_not_be_read_is_found(name, monkeypatch):
     def finite(query, keys, measure, strength, mask, top_k=None):
         scores, mask = mended(query, keys, measure, strength, mask, top_k)
         lowest = torch.finfo(query.dtype).min
-        return scores.clamp_min(lowest).to(query.dtype), mask
+        return scores.clamp_min(lowest).to(query.dtype).to(scores.dtype), mask
 
     mended = verbs._readable
     assert not drawn(name, "float16")

@@ -356,7 +356,7 @@ def told(module):
 def drawn(words):
     """What of these names can change a number: of PyTorch, of NumPy, of the project."""
     harmless = {"torch.__version__", "torch.get_num_threads", "numpy.__version__"}
-    harmless.add("torch.backends.cpu.get_cpu_capability")
+    harmless |= {"torch.backends.cpu.get_cpu_capability", "torch.serialization.add_safe_globals"}
     outside = {w for w in words if isinstance(w, str)} - harmless
     names = {w for w in outside if re.match(r"(torch|numpy|random|safetensors)\b", w)}
     # those of the project lead to modules that are left out, too; memlib tells its version
