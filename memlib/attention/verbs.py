@@ -536,13 +536,16 @@ def _is_steep(query: Tensor, keys: Tensor, measure: str, strength: float | Tenso
     PyTorch's kernel makes them anew for the gradients, in other blocks: from 1e8 on its weights
     are infinite there.
     """
-    if is_traced():
-        return False
+    return not is_traced() and _highest(query, keys, measure, strength) > STEEP
+
+
+def _highest(query: Tensor, keys: Tensor, measure: str, strength: float | Tensor) -> float:
+    """Return what no strength * similarity, by cosine or a dot product, goes beyond."""
     most = checks.largest(strength) if isinstance(strength, Tensor) else strength
-    if measure != "cosine":
-        most *= query.shape[-1] * _scale(measure, query)
-        most *= checks.largest(query) * checks.largest(keys)
-    return most > STEEP
+    if measure == "cosine":
+        return most
+    width = query.shape[-1] * _scale(measure, query)
+    return most * width * checks.largest(query) * checks.largest(keys)
 
 
 def _wide_scores(measure: str, query: Tensor, keys: Tensor, strength: Tensor) -> Tensor:
@@ -555,11 +558,8 @@ def _may_vanish(
     """Whether a streamed read may be 0 because all scores of a query overflowed to -infinity."""
     if measure not in ("dot", "scaled_dot") or not checks.anywhere(~value.any(dim=-1)):
         return False
-    most = wide(torch.as_tensor(strength, device=query.device)).amax() * query.shape[-1]
-    for x in (query, keys):
-        low, high = x.detach().aminmax() if x.numel() else (most, most)
-        most = most * wide(torch.maximum(-low, high))
-    return checks.anywhere(most > torch.finfo(torch.promote_types(query.dtype, torch.float32)).max)
+    kind = torch.promote_types(query.dtype, torch.float32)
+    return _highest(query, keys, measure, strength) > torch.finfo(kind).max
 
 
 def _attend_one_by_one(
