@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memlib import _checks as checks
-from memlib.attention.verbs import HALF, _address, _read, _similarity, _single
+from memlib.attention.scores import HALF, _similarity, _single
+from memlib.attention.verbs import _address, _read
 
 Tying = Literal["adjacent", "layerwise", "none"]
 Encoding = Literal["position", "bag"]

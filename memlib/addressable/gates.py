@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from memlib import _checks as checks
 from memlib._files import plain
-from memlib.attention.verbs import HALF, _address, _single
+from memlib.attention.scores import HALF, _single
+from memlib.attention.verbs import _address
 
 
 @plain

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from memlib.attention.scores import _softmax
+
 ALIGNED = 8  # every fused kernel takes widths that are multiples of this, in every dtype
 QUERY_BLOCK = 64  # queries that one multiprocessor handles
 BUSY = 64  # tasks that keep a GPU busy
@@ -41,10 +43,8 @@ def _few(query: Tensor, keys: Tensor) -> bool:
 
 def _by_products(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
     scores = query @ keys.mT
-    if mask is None:
-        return scores.softmax(dim=-1) @ values
-    weights = scores.masked_fill(~mask, -torch.inf).softmax(dim=-1)
-    return weights.masked_fill(~mask, 0) @ values  # a row with nothing to read came out as NaN
+    scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
+    return _softmax(scores, mask) @ values
 
 
 def _aligned(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from memlib import _checks as checks
 from memlib._files import plain
-from memlib.attention.verbs import _single
+from memlib.attention.scores import _single
 
 
 @plain

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from memlib.addressable.gates import _interpolate, _sharpen
-from memlib.attention.verbs import HALF, _address, _read, _single, _write
+from memlib.attention.scores import HALF, _single
+from memlib.attention.verbs import _address, _read, _write
 from memlib.dnc.bookkeeping import DNCState, _allocation, _link, _use
 from memlib.dnc.interface import Interface, Told
 from memlib.recurrent.cell import Cell, InitialMemory

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memlib.attention.verbs import ORDINARY, _single, _unit
+from memlib.attention.scores import ORDINARY, _single, _unit
 from memlib.store.nearest import PRODUCTS, _lowered, nearest
 
 Backend = Literal["exact", "flat", "hnsw", "ivf"]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from memlib.attention.verbs import _power_of_two, _scores, _single
+from memlib.attention.scores import _power_of_two, _scores, _single
 
 GROUP = 64  # neighbouring slots of which one score is kept
 QUERIES = 64  # that look through a large memory together

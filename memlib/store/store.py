@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from memlib import _checks as checks
-from memlib.attention.verbs import MEASURES, Measure, _attend, _read, _readable, _single
+from memlib.attention.scores import _single
+from memlib.attention.verbs import MEASURES, Measure, _attend, _read, _readable
 from memlib.store import files
 from memlib.store.indexes import BACKENDS, Backend, Search, filled
 from memlib.store.locks import alone

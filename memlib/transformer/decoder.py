@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar  # which torch brings
 
 from memlib import _checks as checks
-from memlib.attention.verbs import _similarity
+from memlib.attention.scores import _similarity
 from memlib.transformer.cache import KVCache
 from memlib.transformer.feed_forward import FeedForward
 from memlib.transformer.layers import SCALE, LayerMemory, MemoryAttention, Positions

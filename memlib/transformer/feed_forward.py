@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memlib import _checks as checks
-from memlib.attention.verbs import _address, _read, _similarity
+from memlib.attention.scores import _similarity
+from memlib.attention.verbs import _address, _read
 
 Activation = Literal["relu", "gelu", "softmax"]
 

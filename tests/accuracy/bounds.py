@@ -49,7 +49,9 @@ LAYERS = "of the largest result, times its condition"
 MODULE = 2e-6, 1e-1, 1e-2  # sixteen roundings
 
 BOUNDS = {
-    "similarity": Bound(1e-5, 8e-3, 1e-3, f"{TERMS}; a cosine of 1, a distance of itself"),
+    "similarity": Bound(
+        1e-5, 8e-3, 1e-3, f"{TERMS}; a cosine of 1, a distance of itself and 1e-9 of the largest"
+    ),
     "address": Bound(1e-4, 8e-3, 1e-3, f"{WEIGHT} {SOFTMAX}"),
     "read": Bound(1e-5, 8e-3, 1e-3, READ),
     "write": Bound(1e-5, 2e-2, 2e-3, "of the sizes of the memory and of what is added"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from memlib.attention import streaming, verbs
+from memlib.attention import scores, streaming, verbs
 from memlib.dnc import bookkeeping
 
 from . import campaign, found
@@ -37,12 +37,12 @@ def cancelling(query: Tensor, keys: Tensor, strength: float | Tensor) -> Tensor:
 )
 def test_a_distance_that_cancels_is_found(name, monkeypatch):
     assert not drawn(name, "float32")
-    monkeypatch.setattr(verbs, "_nearness", cancelling)
+    monkeypatch.setattr(scores, "_nearness", cancelling)
     assert drawn(name, "float32")
 
 
 def test_a_distance_that_cancels_is_found_by_what_once_failed(monkeypatch):
-    monkeypatch.setattr(verbs, "_nearness", cancelling)
+    monkeypatch.setattr(scores, "_nearness", cancelling)
     for name in ("similarity", "address", "attend", "Store.address", "Store.read"):
         assert kept(name, "float32"), name
 
@@ -78,9 +78,9 @@ def test_a_norm_that_is_clamped_or_overflows_is_found(name, dtype, monkeypatch):
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         return norm.clamp_min(torch.finfo(x.dtype).eps)
 
-    monkeypatch.setattr(verbs, "_norm", clamped)
-    monkeypatch.setattr(verbs, "_power_of_two", torch.ones_like)
-    monkeypatch.setattr(verbs, "_single", lambda x: x)
+    monkeypatch.setattr(scores, "_norm", clamped)
+    monkeypatch.setattr(scores, "_power_of_two", torch.ones_like)
+    monkeypatch.setattr(scores, "_single", lambda x: x)
     assert drawn(name, dtype)
 
 
