@@ -18,6 +18,7 @@ from memlib import _checks as checks
 FEW = 4  # queries: up to so many, differences take less time than products
 SMALL = 1 << 19  # numbers subtracted in less than a millisecond
 BLOCK = 1 << 17  # numbers made at once: on a CPU, what the cache of a core holds
+EVEN = 16  # a block is cut again into so many parts
 SAMPLE = 64  # keys whose mean is the centre
 COUNTS = 1e-6  # an error of a score that its weight would show
 
@@ -36,14 +37,35 @@ def squared_distance(query: Tensor, keys: Tensor, strength: float | Tensor = 0.0
     return distance
 
 
+def is_worth_sifting(keys: Tensor) -> bool:
+    """Whether float32 would soon tell which of many keys are near."""
+    return keys.device.type == "cpu" and keys.dtype != torch.float64 and keys.numel() > BLOCK
+
+
+def rough_nearness(query: Tensor, keys: Tensor, strength: Tensor) -> tuple[Tensor, float]:
+    """Return -strength * distance in float32, for strength (..., L), and its greatest error."""
+    query, keys, worth = query.float(), keys.float(), strength.float().unsqueeze(-1)
+    if query.shape[-2] <= FEW:
+        distance = _by_differences(query, keys)
+        most, scores = distance.amax(), distance.mul_(-worth)
+    else:
+        centre = _centre(keys)
+        query, keys = query - centre, keys - centre
+        far, near = query.square().sum(-1, keepdim=True), keys.square().sum(-1, keepdim=True)
+        most = far.amax() + near.amax()
+        left = torch.cat([2 * query, torch.full_like(far, -1), -far], dim=-1) * worth
+        scores = left @ torch.cat([keys, near, torch.ones_like(near)], dim=-1).mT
+    return scores, float(_off(most, query.shape[-1]) * worth.amax())
+
+
 def wide(x: Tensor) -> Tensor:
     """Return the same numbers in float64; in float32 on a device that has no other."""
     return x.to(torch.float32 if x.device.type == "mps" else torch.float64)
 
 
-def blocks(slots: int, numbers: int) -> Iterator[slice]:
+def blocks(slots: int, numbers: int, times: int = 1) -> Iterator[slice]:
     """Cut the slots into blocks, where each slot stands for so many numbers."""
-    step = max(16, BLOCK // max(1, numbers))
+    step = max(1, times * BLOCK // max(1, numbers) // EVEN) * EVEN
     return (slice(start, start + step) for start in range(0, max(1, slots), step))
 
 
@@ -82,8 +104,12 @@ def _between(query: Tensor, keys: Tensor, few: bool, worth: float | Tensor) -> T
         distance, error = _by_products(query, keys)
         if not checks.anywhere(error * worth > COUNTS):
             return distance
+    return _by_differences(query, keys)
+
+
+def _by_differences(query: Tensor, keys: Tensor) -> Tensor:
     mode = "donot_use_mm_for_euclid_dist"
-    return torch.cdist(query, keys, compute_mode=mode).square()
+    return torch.cdist(query, keys, compute_mode=mode).square_()
 
 
 def _by_products(query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,7 +119,12 @@ def _by_products(query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     far, near = query.square().sum(-1, keepdim=True), keys.square().sum(-1).unsqueeze(-2)
     distance = ((-2 * query) @ keys.mT).add_(near).add_(far).clamp_min_(0)
     most = far.detach().amax() + near.detach().amax() if distance.numel() else far.sum()
-    return distance, most * 8 * torch.finfo(far.dtype).eps
+    return distance, _off(most, query.shape[-1])
+
+
+def _off(most: Tensor, width: int) -> Tensor:
+    """Return the error of a sum of so many squares, or products as large."""
+    return most * (8 + width / 16) * torch.finfo(most.dtype).eps
 
 
 def _centre(keys: Tensor) -> Tensor:

@@ -4,11 +4,11 @@ PyTorch's scaled_dot_product_attention streams over blocks of slots, but on the 
 its work out by batch row and block of queries alone, so that few queries of a large memory keep
 one core busy. Here such a read is split over the slots too: each part returns its own softmax
 and log-sum-exp, and the softmax of the latter combines the parts (Milakov and Gimelshein 2018,
-arXiv 1805.02867, section 3). Scores that are no dot product pass by in blocks the same way.
+arXiv 1805.02867, section 3).
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,12 +17,10 @@ from torch import Tensor
 
 from memlib import _checks as checks
 from memlib.attention import gpu
-from memlib.attention.distance import blocks, is_traced, wide
+from memlib.attention.distance import is_traced
 
 QUERY_BLOCK = 32  # queries that one task of PyTorch's CPU kernel handles
 SLOTS_WORTH_SPLITTING = 8192  # below this the second core costs more than it gives
-NEGLIGIBLE = -87.0  # logarithm of a weight that is nothing beside the greatest
-NOTHING = 2e-38  # a little more than that weight
 VECTOR = 16  # slots that the widest vector register (AVX-512) holds
 
 _KERNEL = "_scaled_dot_product_flash_attention_for_cpu"
@@ -47,42 +45,6 @@ def attend(
     query, keys, values = (_four_dimensional(x, lead) for x in (query, keys, values))
     mask = None if mask is None else _four_dimensional_mask(mask, lead)
     return _widen_and_attend(query, keys, values, mask, scale)[..., : shape[-1]].reshape(shape)
-
-
-def attend_by(
-    score: Callable[[Tensor, Tensor, Tensor], Tensor],
-    query: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    strength: float | Tensor,
-    mask: Tensor | None = None,
-) -> Tensor:
-    """The same by a score: (B, L, M), (B, n, M), strength (B, L) -> (B, L, n)."""
-    lead = checks.broadcast(query.shape[:-2], keys.shape[:-2], values.shape[:-2])
-    shape = (*lead, query.shape[-2], values.shape[-1])
-    if 0 in (*shape, keys.shape[-2]):
-        return (query @ keys.mT).softmax(dim=-1) @ values
-    if not isinstance(strength, Tensor):
-        strength = torch.full_like(wide(query[..., 0]), strength)
-    strength = strength.unsqueeze(-1).expand(*lead, query.shape[-2], 1)
-    if _is_shared(keys, values, mask):
-        query, strength = (x.expand(*lead, *x.shape[-2:]) for x in (query, strength))
-        query, strength = (x.reshape(1, -1, x.shape[-1]) for x in (query, strength))
-        keys, values = (x.reshape(1, *x.shape[-2:]) for x in (keys, values))
-        mask = None if mask is None else mask.reshape(1, 1, -1)
-    else:
-        query, strength, keys, values = (
-            x.expand(*lead, *x.shape[-2:]).reshape(-1, *x.shape[-2:])
-            for x in (query, strength, keys, values)
-        )
-        if mask is not None:
-            mask = _with_queries(mask, lead)
-            if mask.shape[:-2].numel() > 1:
-                mask = mask.expand(*lead, *mask.shape[-2:])
-            mask = mask.reshape(-1, *mask.shape[-2:])
-    streamed: Any = _Streamed.apply
-    value: Tensor = streamed(score, query, keys, values, strength, mask)
-    return value.reshape(shape)
 
 
 def _is_shared(keys: Tensor, values: Tensor, mask: Tensor | None) -> bool:
@@ -186,63 +148,6 @@ class _Split(torch.autograd.Function):
         return *_once((grad_query, grad_keys, grad_values), grad, query, keys, values), None, None
 
 
-class _Streamed(torch.autograd.Function):
-    """(B, L, M), (B, N, M), (B, N, V), (B, L, 1), (B or 1, L or 1, N) -> (B, L, V), by blocks."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, score: Any, query: Tensor, keys: Tensor, values: Tensor, strength: Tensor,
-        mask: Tensor | None,
-    ) -> Tensor:  # fmt: skip
-        kind = torch.promote_types(values.dtype, torch.float32)
-        total = wide(query[..., :1]) * 0  # (B, L, 1)
-        highest, read = total - torch.inf, values.new_zeros(*query.shape[:-1], values.shape[-1])
-        read = read.to(kind)
-        for part in _blocks(query, keys, values):
-            scores = _scores(score, query, keys[:, part], strength, mask, part)  # (B, L, n)
-            before, highest = highest, highest.maximum(scores.amax(-1, keepdim=True))
-            shift = highest.masked_fill(highest == -torch.inf, 0)
-            weights = _exp(scores.sub_(shift).to(kind))
-            kept = (before - shift).exp()
-            total = total * kept + weights.sum(-1, keepdim=True)
-            read = torch.baddbmm(read * kept.to(kind), weights, values[:, part].to(kind))
-        read = read / total.masked_fill(total == 0, 1).to(kind)  # what may read nothing stays 0
-        log_sum = (highest + total.log()).masked_fill(total == 0, torch.inf)
-        ctx.save_for_backward(query, keys, values, strength, mask, read, log_sum)
-        ctx.score = score
-        return read.to(values.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, keys, values, strength, mask, read, log_sum = ctx.saved_tensors
-        needs = [ctx.needs_input_grad[i] for i in (1, 2, 4)]
-        with torch.no_grad():
-            rows = grad.to(read.dtype)
-            drift = (rows * read).sum(-1, keepdim=True)
-            for_scored, for_values = [], []
-            for part in _blocks(query, keys, values):
-                some = values[:, part].to(read.dtype)
-                with torch.enable_grad():
-                    q, k, s = leaves = [
-                        x.detach().requires_grad_(need)
-                        for x, need in zip((query, keys[:, part], strength), needs, strict=True)
-                    ]
-                    scores = _scores(ctx.score, q, k, s, mask, part)
-                logs = (scores.detach() - log_sum).to(read.dtype)
-                weights = _exp(logs)
-                pull = weights * (rows @ some.mT - drift)
-                for_scored.append(_gradients(scores, leaves, pull.to(scores.dtype)))
-                for_values.append(weights.mT @ rows)
-            for_query, for_keys, for_strength = zip(*for_scored, strict=True)
-            grads = (
-                sum(for_query) if needs[0] else None,
-                torch.cat(for_keys, dim=1) if needs[1] else None,
-                torch.cat(for_values, dim=1).to(values.dtype),
-                sum(for_strength) if needs[2] else None,
-            )
-        return None, *_once(grads, grad, query, keys, values, strength), None
-
-
 class _Once(torch.autograd.Function):
     """Gradients as they are, which refuse to be differentiated again rather than give 0."""
 
@@ -265,31 +170,6 @@ def _once(grads: Sequence[Tensor | None], *inputs: Tensor) -> tuple[Tensor | Non
     some = [x for x in grads if x is not None]
     guarded = iter(once(len(some), *some, *inputs))
     return tuple(None if x is None else next(guarded) for x in grads)
-
-
-def _blocks(query: Tensor, keys: Tensor, values: Tensor) -> Iterator[slice]:
-    """Cut the slots so that the scores of a block, or its values anew, are not too many."""
-    widest = max(query.shape[-2], values.shape[-1] // 16)
-    return blocks(keys.shape[-2], keys.shape[:-2].numel() * widest)
-
-
-def _exp(logs: Tensor) -> Tensor:
-    """Return exp in place, 0 where it is nothing: what is denormal or -inf would take long."""
-    return F.threshold(logs.clamp_min_(NEGLIGIBLE).exp_(), NOTHING, 0.0, inplace=True)
-
-
-def _gradients(result: Tensor, leaves: Sequence[Tensor], grad: Tensor) -> list[Tensor | None]:
-    """Return the gradient of each leaf, None where none is asked for."""
-    asked = [x for x in leaves if x.requires_grad]
-    found = iter(torch.autograd.grad(result, asked, grad) if asked else ())
-    return [next(found) if x.requires_grad else None for x in leaves]
-
-
-def _scores(
-    score: Any, query: Tensor, keys: Tensor, strength: Tensor, mask: Tensor | None, part: slice
-) -> Tensor:
-    scores: Tensor = score(query, keys, strength.squeeze(-1))
-    return scores if mask is None else scores.masked_fill(~mask[..., part], -torch.inf)
 
 
 def _pieces(

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from memlib import _checks as checks
 from memlib.attention import streaming
-from memlib.attention.distance import is_traced
+from memlib.attention.blockwise import attend_by
+from memlib.attention.distance import is_traced, is_worth_sifting, rough_nearness
 from memlib.attention.scores import (
     HALF,
     _as_dot_product,
@@ -416,7 +417,8 @@ def _attend(
     learns = _learns(query, keys, values, strength)
     if far or (learns and _is_steep(query, keys, measure, strength)):
         score = partial(_wide_scores, measure)
-        return streaming.attend_by(score, query, keys, values, strength, mask), None
+        rough = rough_nearness if far and is_worth_sifting(keys) else None
+        return attend_by(score, query, keys, values, strength, mask, rough), None
     dtype = query.dtype
     # these make numbers of their own; gradients in half precision would overflow on the way
     if measure == "cosine" or isinstance(strength, Tensor) or learns:
