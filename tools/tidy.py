@@ -2,7 +2,8 @@
 
 Outputs, counts and whatever else Jupyter writes beside the text go; folds are as the tags ask; new
 cells get ids made of words; the equations of each notebook are numbered in order, and what refers
-to them follows; references.md is made from references.bib. Twice is once.
+to them follows; the time that a chapter takes is computed; references.md is made from
+references.bib. Twice is once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import folds
+import reading
 import references
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +29,7 @@ KEPT = ("mystnb", "tags")  # of a cell's metadata; folds.py writes the rest from
 ID = re.compile(r"(?![0-9a-f]{8}(-[0-9a-f-]+)?$)[a-z][a-z0-9]*(-[a-z0-9]+)*")  # words, not chance
 DISPLAY = re.compile(r'(?:<a id="(?P<name>[\w-]+)"></a>\s+)?\$\$(?P<tex>.+?)\$\$', re.S)
 TAG = re.compile(r"\s*\\tag\{[^}]*\}")
+TIME = re.compile(r"(?<=^\*\*Time:\*\* )about [^.,]+", re.M)
 REFERENCE = re.compile(r"\[\(\d*\)\]\((?P<file>[\w./-]*)#(?P<name>[\w-]+)\)")
 Notebook = dict[str, Any]
 Numbers = dict[tuple[str, str], int]  # (file, anchor) -> number of the equation
@@ -124,6 +127,7 @@ def book(folder: Path) -> dict[Path, str]:
             if cell["cell_type"] == "markdown":
                 name = path.relative_to(folder).as_posix()
                 text = refer("".join(cell["source"]), name, numbers)
+                text = TIME.sub(f"about {reading.time(notebook['cells'], path.stem)} minutes", text)
                 cell["source"] = text.splitlines(keepends=True)
     pages = {
         path: refer(path.read_text("utf-8"), path.relative_to(folder).as_posix(), numbers)
