@@ -151,7 +151,8 @@ class Index:
 
     def search(self, query: Tensor, k: int, effort: int) -> Ints:
         """(L, M) -> slots (L, k); -1 where the search ended with fewer, or there is no index."""
-        query = _lowered(query) if self.measure in PRODUCTS else query
+        if self.measure in PRODUCTS and not _are_ordinary(query):
+            query = _lowered(query)
         vectors = self._vectors(query)
         if self.index is None or not _is_ordinary(vectors, vanish=True):
             return np.full((len(query), k), -1)
@@ -247,6 +248,14 @@ class Index:
                 f"the {self.backend} backend reads numbers, which are not there where torch.func "
                 'transforms or torch.export traces a function, or on meta; backend="exact" can'
             ) from error
+
+
+def _are_ordinary(query: Tensor) -> bool:
+    """Whether no product of a query with a key in an index vanishes or overflows."""
+    if not query.numel():
+        return True
+    low, high = torch.linalg.vector_norm(query.detach().float(), dim=-1).aminmax()
+    return ORDINARY[0] < low.item() and high.item() < ORDINARY[1]
 
 
 def _is_ordinary(vectors: NDArray[np.float32], vanish: bool) -> bool:
