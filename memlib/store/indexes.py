@@ -254,8 +254,9 @@ def _are_ordinary(query: Tensor) -> bool:
     """Whether no product of a query with a key in an index vanishes or overflows."""
     if not query.numel():
         return True
-    low, high = torch.linalg.vector_norm(query.detach().float(), dim=-1).aminmax()
-    return ORDINARY[0] < low.item() and high.item() < ORDINARY[1]
+    norm: Tensor = torch.linalg.vector_norm(query.detach().float(), dim=-1)
+    low, high = float(norm.amin()), float(norm.amax())
+    return ORDINARY[0] < low and high < ORDINARY[1]
 
 
 def _is_ordinary(vectors: NDArray[np.float32], vanish: bool) -> bool:
