@@ -38,6 +38,21 @@ def test_contents_list_every_page_once() -> None:
     assert sorted(listed) == written
 
 
+def test_systems_stand_in_the_order_of_the_chapters_and_are_complete() -> None:
+    table = (BOOK / "map.md").read_text(encoding="utf-8").partition("## Same formula")[0]
+    header, *rows = re.split(r"(?m)^\* - ", table.partition("list-table}")[2])[1:]
+    columns = re.findall(r"(?m)^  - (.+)$", header)
+    toc = [c["file"].removeprefix("book/") for part in TOC["parts"] for c in part["chapters"]]
+    chapters = [toc.index(re.search(r"\]\((\w+)\.ipynb", row)[1]) for row in rows]
+    assert chapters == sorted(chapters)
+    assert {len(re.findall(r"(?m)^  - \S", row)) for row in rows} == {len(columns)}
+    assert any(row.startswith("[Matrix memory") for row in rows)
+    style = (BOOK / "_static" / "book.css").read_text()  # on a phone each part has its label
+    assert (
+        re.findall(r'\.ml-cards td:nth-child\(\d\)::before \{ content: "(.+?)"', style) == columns
+    )
+
+
 def entries() -> dict[str, str]:
     text = (BOOK / "references.bib").read_text()
     return dict(re.findall(r"^@\w+\{([^,]+),\n(.*?)^\}", text, flags=re.M | re.S))

@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, Page, Request, Response
 
 HTML = Path(os.environ.get("MEMLIB_PAGES", Path(__file__).parents[2] / "_build" / "html")).resolve()
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+COLORS = ["color-contrast", "link-in-text-block"]
+CONTROLS = "article details > summary, article .toggle, .ml-quiz, .ml-player"
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa"]
 SIZES = {"wide": (1280, 800), "narrow": (390, 844)}
 HEAVY = 2_000_000  # bytes of a page, without what all pages share (_static, loaded once)
@@ -42,8 +44,10 @@ ONCE = """
 # without preload axe asks for no style sheet by itself (and gets the address wrong)
 RUN = """
     const options = {resultTypes: ['violations'], preload: false};
+    const within = parts ? [...document.querySelectorAll(parts)] : [document];
     try {
-        return await axe.run({runOnly: {type: 'tag', values: tags}, ...options});
+        if (!within.length) return {violations: []};
+        return await axe.run({include: within}, {runOnly: {type, values}, ...options});
     } finally {
         swapped.forEach(([pre, copy]) => copy.replaceWith(pre));
     }
@@ -114,6 +118,12 @@ def visit(
         context.close()
 
 
+def recolor(one: Visit, scheme: str) -> None:
+    """The other scheme, as when a reader's evening comes."""
+    one.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+    one.page.wait_for_timeout(50)
+
+
 def requests(one: Visit) -> list[str]:
     """Nothing is asked of another host, and every answer is good."""
     return [f"outside request: {url}" for url in one.outside] + [f"failed: {b}" for b in one.bad]
@@ -152,15 +162,26 @@ def scroll(one: Visit) -> list[str]:
     return [f"sideways scroll by {over}"] if over else []
 
 
-def axe(one: Visit) -> list[str]:
-    """No violation of WCAG 2.2 A and AA that axe can see."""
+def axe(one: Visit, type: str = "tag", values: Any = WCAG, parts: str = "") -> list[str]:
+    """No violation of WCAG 2.2 A and AA that axe can see, on the whole page or in parts of it."""
     one.page.evaluate(AXE)
-    found = one.page.evaluate(f"async tags => {{ {ONCE} {RUN} }}", WCAG)
+    asked = f"async ([type, values, parts]) => {{ {ONCE} {RUN} }}"
+    found = one.page.evaluate(asked, [type, values, parts])
     return [
         f"axe {violation['id']}: {node['html'][:160]} ({node['failureSummary'][:240]})"
         for violation in found["violations"]
         for node in violation["nodes"]
     ]
+
+
+def axe_of_colors(one: Visit) -> list[str]:
+    """The same, as far as it depends on the scheme."""
+    return axe(one, "rule", COLORS)
+
+
+def axe_of_controls(one: Visit) -> list[str]:
+    """The same, as far as it depends on what is folded and what was answered."""
+    return axe(one, parts=CONTROLS)
 
 
 def search(one: Visit) -> list[str]:
@@ -210,6 +231,8 @@ def ids(one: Visit) -> list[str]:
 
 
 GATES = (requests, errors, math, scroll, axe, search, pictures, ids)
+SHUT = tuple(axe_of_controls if gate is axe else gate for gate in GATES)  # axe sees the rest later
+RECOLORED = (requests, errors, scroll, axe_of_colors)
 
 
 def faults(one: Visit, gates: Any = GATES) -> list[str]:

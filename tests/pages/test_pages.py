@@ -18,7 +18,7 @@ from playwright.sync_api import Browser
 PAGES = sorted(page.relative_to(HTML).as_posix() for page in HTML.rglob("*.html"))
 PAGES = [page for page in PAGES if page != "index.html" and not page.startswith("_static/")]
 CHAPTERS = [page for page in PAGES if page.startswith("book/")]
-VIEWS = [(size, scheme) for size in checks.SIZES for scheme in ("light", "dark")]
+SCHEMES = ("light", "dark")
 
 
 def test_the_book_is_built() -> None:
@@ -33,22 +33,24 @@ def test_front_page_leads_into_the_book(browser: Browser, book: str) -> None:
     page.close()
 
 
-@pytest.mark.parametrize(("size", "scheme"), VIEWS)
+@pytest.mark.parametrize("size", checks.SIZES)
 @pytest.mark.parametrize("path", PAGES)
-def test_page(browser: Browser, book: str, path: str, size: str, scheme: str) -> None:
-    """As it opens, with every control used, and with every folded part open.
+def test_page(browser: Browser, book: str, path: str, size: str) -> None:
+    """As it opens, with every control used, with every folded part open, and in the other scheme.
 
-    Controls are used, and axe, which takes longest, also sees the folds shut, in two of the four
-    views: each width and each scheme once. Once all is open, every gate looks in every view.
+    Axe takes longest. It sees the whole page once all is open; before that, and in the other
+    scheme, what may look otherwise there. Each width begins with a scheme of its own.
     """
-    whole = (size == "wide") == (scheme == "light")
-    shut = checks.GATES if whole else [gate for gate in checks.GATES if gate is not checks.axe]
-    with checks.visit(browser, book, path, size, scheme) as one:
-        assert not checks.faults(one, shut) + checks.weight(one)
-        if path in CHAPTERS and whole:
+    first, second = SCHEMES if size == "wide" else reversed(SCHEMES)
+    with checks.visit(browser, book, path, size, first) as one:
+        assert not checks.faults(one, checks.SHUT) + checks.weight(one)
+        if path in CHAPTERS:
             assert not controls.quizzes(one) + controls.players(one)
-        if (path in CHAPTERS and controls.unfold(one)) or not whole:
-            assert not checks.faults(one)
+            controls.unfold(one)
+        assert not checks.faults(one)
+        checks.recolor(one, second)
+        assert one.page.evaluate("document.documentElement.dataset.theme") == second
+        assert not checks.faults(one, checks.RECOLORED)
 
 
 @pytest.mark.parametrize("path", CHAPTERS)
@@ -139,6 +141,11 @@ PLANTED = {
         LISTING.format("<span>if</span> <span>if</span> <span style='color:#bbb'>pale</span>"),
         "contrast",
     ),
+    "pale control": (
+        checks.axe_of_controls,
+        "<details><summary style='color:#bbb;background:#fff'>pale</summary></details>",
+        "contrast",
+    ),
     "input without label": (checks.axe, "<input type=text>", "label"),
     "small target": (
         checks.axe,
@@ -200,6 +207,17 @@ def test_gate_catches(
     base = serve(tmp_path)
     with checks.visit(browser, base, "bad.html") as one:
         assert any(message in found for found in gate(one)), gate(one)
+
+
+def test_gate_catches_what_is_pale_in_the_dark_alone(
+    browser: Browser, serve: Callable[[Path], str], tmp_path: Path
+) -> None:
+    style = "<style>@media (prefers-color-scheme: dark) { p { color: #333; background: #222 } }"
+    (tmp_path / "bad.html").write_text(BODY.format(f"{style}</style><p>dim</p>"), encoding="utf-8")
+    with checks.visit(browser, serve(tmp_path), "bad.html") as one:
+        assert not checks.faults(one, checks.RECOLORED)
+        checks.recolor(one, "dark")
+        assert any("contrast" in found for found in checks.faults(one, checks.RECOLORED))
 
 
 def test_a_good_page_passes_every_gate(
