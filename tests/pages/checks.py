@@ -28,11 +28,8 @@ ONCE = """
         const copy = pre.cloneNode(true), copies = copy.querySelectorAll(tokens);
         const block = pre.parentElement;
         [...pre.querySelectorAll(tokens)].forEach((token, index) => {
-            const look = [block.parentElement.className,
-                ...[token, token.parentElement, pre, block].flatMap(part => {
-                    const style = getComputedStyle(part);
-                    return [part.className, style.color, style.backgroundColor, style.fontWeight];
-                })].join();
+            const look = [block.parentElement, block, pre, token.parentElement, token]
+                .map(part => part.className + part.getAttribute('style')).join();
             if (seen.has(look)) copies[index].replaceWith(copies[index].textContent);
             seen.add(look);
         });
@@ -121,7 +118,11 @@ def visit(
 def recolor(one: Visit, scheme: str) -> None:
     """The other scheme, as when a reader's evening comes."""
     one.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
-    one.page.wait_for_timeout(50)
+    one.page.wait_for_function(
+        "scheme => [scheme, undefined].includes(document.documentElement.dataset.theme)",
+        arg=scheme,
+    )
+    one.page.evaluate("Promise.all(document.getAnimations().map(a => a.finished)).then(() => null)")
 
 
 def requests(one: Visit) -> list[str]:
