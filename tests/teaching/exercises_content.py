@@ -148,3 +148,43 @@ PROOFS = {
         },
     ),
 }
+
+
+# A second right answer to each exercise, by another way.
+
+
+def energy_by_logaddexp(query, patterns, strength):
+    log_sum = np.logaddexp.reduce(strength * (patterns @ query))
+    return 0.5 * np.dot(query, query) - log_sum / strength
+
+
+def hebbian_by_outer_products(patterns):
+    total = sum(np.outer(pattern, pattern) for pattern in patterns) / patterns.shape[1]
+    np.fill_diagonal(total, 0)
+    return total
+
+
+def top_k_by_minus_infinity(query, patterns, strength, k):
+    scores = patterns @ query
+    return softmax(strength * np.where(scores >= np.sort(scores)[-k], scores, -np.inf)) @ patterns
+
+
+def strength_by_newton(query, patterns, share):
+    scores = patterns @ query
+    gaps, strength = np.delete(scores.max() - scores, scores.argmax()), 0.0
+    for _ in range(200):
+        rest = np.exp(-strength * gaps)
+        slope = -(gaps * rest).sum() / rest.sum()
+        strength -= (math.log(rest.sum()) - math.log((1 - share) / share)) / slope
+    return strength
+
+
+ALSO_RIGHT = {
+    "update_by_hand": [0.5, 1],
+    "overlap": lambda state, patterns: 1 - 2 * (patterns != state).mean(axis=1),
+    "energy": energy_by_logaddexp,
+    "hebbian": hebbian_by_outer_products,
+    "top_k_update": top_k_by_minus_infinity,
+    "strength_for": strength_by_newton,
+    "error_rate": lambda count, width: 0.5 - 0.5 * math.erf((width / (2 * count)) ** 0.5),
+}

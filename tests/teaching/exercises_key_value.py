@@ -76,6 +76,21 @@ def in_place(memory, slot, vector):
     return memory
 
 
+def by_cat(memory, slot, vector):
+    return torch.cat((memory[:slot], vector[None], memory[slot + 1 :]))
+
+
+def write_for_show(memory, slot, vector):
+    write(memory, torch.zeros(1, len(memory)), vector[None])
+    return by_cat(memory, slot, vector)
+
+
+def in_two_steps(memory, slot, vector):
+    one_hot = torch.eye(len(memory))[[slot]]
+    emptied = write(memory, one_hot, torch.zeros_like(vector)[None], torch.ones_like(vector)[None])
+    return write(emptied, one_hot, vector[None])
+
+
 def never_free(written):
     oldest = min(int(number) for number in written if number > 0) if written.any() else 0
     return int((written == oldest).nonzero()[0])
@@ -134,6 +149,9 @@ PROOFS = {
             "added nothing": emptied,
             "all other slots were lost": only_slot,
             "changed its input memory": in_place,
+            "called 0 times": by_cat,
+            "called 2 times": in_two_steps,
+            "not what your call": write_for_show,
         },
     ),
     "masked_softmax": (
@@ -176,4 +194,47 @@ PROOFS = {
             "divided by their total": lambda x, i, t, w: (gaussian(x, i, w) * t).sum(-1),
         },
     ),
+}
+
+
+# A second right answer to each exercise, by another way.
+
+
+def softmax_by_logs(scores, strength):
+    scores = strength * scores
+    return (scores - scores.logsumexp(dim=-1, keepdim=True)).exp()
+
+
+def overwrite_by_the_difference(memory, slot, vector):
+    add = vector - memory[slot]  # the delta rule
+    return write(memory, torch.eye(len(memory))[[slot]], add[None])
+
+
+def softmax_of_the_readable(scores, mask):
+    weights = (scores - scores.amax(dim=-1, keepdim=True)).exp() * mask
+    return weights / weights.sum(dim=-1, keepdim=True).clamp_min(1e-30)
+
+
+def first_free_else_oldest(written):
+    free = (written == 0).nonzero()
+    return int(free[0]) if len(free) else int(written.argmin())
+
+
+def without_itself(keys, values, strength):
+    weights = (-strength * torch.cdist(keys, keys).square()).exp().fill_diagonal_(0)
+    return weights @ values / weights.sum(dim=-1, keepdim=True)
+
+
+def nadaraya(x, inputs, targets, width):
+    return gaussian(x, inputs, width) @ targets / gaussian(x, inputs, width).sum(dim=-1)
+
+
+ALSO_RIGHT = {
+    "nearest_slot": lambda q, k: torch.cdist(q[None], k)[0].min(dim=0).indices,
+    "stable_softmax": softmax_by_logs,
+    "overwrite": overwrite_by_the_difference,
+    "masked_softmax": softmax_of_the_readable,
+    "next_slot": first_free_else_oldest,
+    "leave_one_out": without_itself,
+    "kernel_regression": nadaraya,
 }

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 
-from memlib.attention import address, attend, read, write
+from memlib.attention import address, attend, read, verbs, write
 from memlib.teaching.exercises import Verdict, check, exercise
 
 Answer = Callable[..., Any]
@@ -80,7 +81,7 @@ def stable_softmax(answer: Answer) -> Verdict:
 
 @exercise
 def overwrite(answer: Answer) -> Verdict:
-    """Check a function (memory (N, M), slot, vector (M,)) -> the new memory (N, M)."""
+    """Check a function (memory (N, M), slot, vector (M,)) -> the new memory, by one `write`."""
     generator = torch.Generator().manual_seed(0)
     cases = [
         (
@@ -99,7 +100,7 @@ def overwrite(answer: Answer) -> Verdict:
 
         return mistaken
 
-    return check(
+    verdict = check(
         answer,
         _overwrite,
         cases,
@@ -121,6 +122,26 @@ def overwrite(answer: Answer) -> Verdict:
         },
         praise="right: an assignment is a write with one-hot weights and erase 1.",
     )
+    if not verdict.ok:
+        return verdict
+    written: list[Tensor] = []
+
+    def recorded(*args: Any) -> Tensor:
+        written.append(_write(*args))
+        return written[-1]
+
+    _write = verbs._write
+    memory, slot, vector = cases[0]
+    with mock.patch.object(verbs, "_write", recorded):
+        result = answer(memory.clone(), slot, vector.clone())
+    if len(written) != 1:
+        calls = f"it was called {len(written)} times"
+        return Verdict(
+            False, f"right memory, but by one call of memlib.write was asked for; {calls}"
+        )
+    if not torch.equal(written[0].reshape(-1), result.reshape(-1)):
+        return Verdict(False, "right memory, but it is not what your call of memlib.write returned")
+    return verdict
 
 
 @exercise
