@@ -1,4 +1,4 @@
-"""Proofs of the checkers in *Addressable memory*: a right answer, and wrong ones by their hint."""
+"""Proofs of the checkers in *Addressable memory*: right answers, and wrong ones by their hint."""
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,19 @@ def there_and_back(marker, length):
         yield Step(move=+1)
     for _ in range(length - 1):
         yield Step(move=-1)
+
+
+def there_and_back_by_steps(marker, length):
+    for t in range(2 * length - 1):
+        yield Step(key=None if t else marker, move=+1 if t < length else -1)
+
+
+def writes_what_it_read(marker, length):
+    items = []
+    for t in range(length):
+        items.append((yield Step(key=None if t else marker, move=+1)))
+    for item in items[-2::-1]:
+        yield Step(add=item)  # reads come after writes
 
 
 def reads_marker(marker, length):
@@ -72,6 +85,14 @@ def insert(after, new, free, payload):
     yield Step(key=after, add=torch.cat((after, new, node[2 * width :])))
 
 
+def insert_by_hand(after, new, free, payload):
+    node = yield Step(key=after)
+    width = len(after)
+    following, old = node[width : 2 * width], node[2 * width :]
+    yield Step(add=torch.cat((after, new, old)))  # the head still stands there
+    yield Step(key=free, add=torch.cat((new, following, payload)))
+
+
 def insert_last_first(after, new, free, payload):
     width = len(after)
     node = yield Step(key=after)
@@ -107,8 +128,8 @@ def insert_by_list(after, new, free, payload):
     return [Step(key=after)]
 
 
-def least_sharpening(e, moves, slots, candidates):
-    s = torch.tensor([e, 1 - 2 * e, e])
+def least_sharpening(spread, moves, slots, candidates):
+    s = torch.tensor([spread, 1 - 2 * spread, spread])
     for gamma in candidates:
         weights = F.one_hot(torch.tensor(0), slots).float()
         for _ in range(moves):
@@ -118,11 +139,25 @@ def least_sharpening(e, moves, slots, candidates):
     return None
 
 
-def least_at_end(e, moves, slots, candidates):
+def least_from_above(spread, moves, slots, candidates):
+    kept = float("inf")
+    for gamma in reversed(candidates):  # the more sharpening, the more is left
+        weights = torch.eye(slots)[2]
+        for _ in range(moves):
+            near = weights.roll(1) + weights.roll(-1)
+            weights = ((1 - 2 * spread) * weights + spread * near) ** gamma
+            weights = weights / weights.sum()
+        if weights[2] < 0.9:
+            break
+        kept = gamma
+    return kept
+
+
+def least_at_end(spread, moves, slots, candidates):
     for gamma in candidates:
         weights = F.one_hot(torch.tensor(0), slots).float()
         for _ in range(moves):
-            weights = shift(weights, torch.tensor([e, 1 - 2 * e, e]))
+            weights = shift(weights, torch.tensor([spread, 1 - 2 * spread, spread]))
         if sharpen(weights, gamma)[0] >= 0.9:
             return gamma
     return float("inf")
@@ -166,6 +201,7 @@ PROOFS = {
             "never look": no_key,
             "one item too many": one_too_many,
             "did not end": endless,
+            "only read": writes_what_it_read,
         },
     ),
     "insert": (
@@ -183,10 +219,10 @@ PROOFS = {
         least_sharpening,
         {
             "once, at the end": least_at_end,
-            "after one move": lambda e, moves, slots, candidates: least_sharpening(
-                e, 1, slots, candidates
+            "after one move": lambda spread, moves, slots, candidates: least_sharpening(
+                spread, 1, slots, candidates
             ),
-            "largest candidate": lambda e, moves, slots, candidates: max(candidates),
+            "largest candidate": lambda spread, moves, slots, candidates: max(candidates),
         },
     ),
     "log_sharpen": (
@@ -198,5 +234,16 @@ PROOFS = {
             "underflow": naive,
             "wrong dimension": lambda log_weights, gamma: (gamma * log_weights).log_softmax(0),
         },
+    ),
+}
+
+ALSO_RIGHT = {
+    "one_step": torch.tensor([0.0, 9.0, 1.0, 0.0]) / 10,
+    "two_moves": lambda s: torch.stack([s.flip(0) @ F.pad(s, (2, 2))[i : i + 3] for i in range(5)]),
+    "there_and_back": there_and_back_by_steps,
+    "insert": insert_by_hand,
+    "least_sharpening": least_from_above,
+    "log_sharpen": lambda log_weights, gamma: (
+        gamma * log_weights - (gamma * log_weights).logsumexp(dim=-1, keepdim=True)
     ),
 }

@@ -76,7 +76,7 @@ def there_and_back(answer: Callable[..., Any]) -> Verdict:
         memory[: length + 1] = torch.cat((marker[None], items))
         cases.append((marker, length, memory.roll(start, dims=0)))
     return check(
-        _run(answer, _reads),
+        _run(answer, _only_reads),
         _there_and_back_reads,
         cases,
         mistakes={
@@ -126,7 +126,7 @@ def insert(answer: Callable[..., Any]) -> Verdict:
 
 @exercise
 def least_sharpening(answer: Callable[..., Any]) -> Verdict:
-    """Check a function (e, moves, slots, candidates) -> the least sharpening that keeps 90 %."""
+    """Check a function (spread, moves, slots, candidates) -> the least γ that keeps 90 %."""
     grid = [1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0]
     cases = [(0.05, 10, 16, grid), (0.1, 30, 32, grid), (0.2, 5, 9, grid), (0.25, 20, 16, grid)]
     return check(
@@ -135,17 +135,19 @@ def least_sharpening(answer: Callable[..., Any]) -> Verdict:
         cases,
         mistakes={
             "you sharpen once, at the end: by then the blur is too wide; sharpen after each "
-            "move": lambda e, moves, slots, candidates: _least(
-                e, moves, slots, candidates, at_end=True
+            "move": lambda spread, moves, slots, candidates: _least(
+                spread, moves, slots, candidates, at_end=True
             ),
             "you judge after one move: the blur of all moves counts": (
-                lambda e, moves, slots, candidates: _least(e, 1, slots, candidates)
+                lambda spread, moves, slots, candidates: _least(spread, 1, slots, candidates)
             ),
             "you took the largest candidate: the smallest that suffices is asked for": (
-                lambda e, moves, slots, candidates: candidates[-1]
+                lambda spread, moves, slots, candidates: candidates[-1]
             ),
             "you took the first that keeps the start the largest slot: 90 % is asked for": (
-                lambda e, moves, slots, candidates: _least(e, moves, slots, candidates, most=0.0)
+                lambda spread, moves, slots, candidates: _least(
+                    spread, moves, slots, candidates, most=0.0
+                )
             ),
         },
         praise="right: the softer the shift, the larger γ must be.",
@@ -299,12 +301,12 @@ def _list_case(generator: torch.Generator) -> tuple[Tensor, ...]:
     return codes[2], codes[6], codes[5], payloads[5], memory
 
 
-def _least_sharpening(e: float, moves: int, slots: int, candidates: list[float]) -> float:
-    return _least(e, moves, slots, candidates)
+def _least_sharpening(spread: float, moves: int, slots: int, candidates: list[float]) -> float:
+    return _least(spread, moves, slots, candidates)
 
 
 def _least(
-    e: float,
+    spread: float,
     moves: int,
     slots: int,
     candidates: list[float],
@@ -316,7 +318,7 @@ def _least(
     for gamma in candidates:
         weights = F.one_hot(torch.tensor(0), slots).float()
         for move in range(moves):
-            weights = shift(weights, torch.tensor([e, 1 - 2 * e, e]))
+            weights = shift(weights, torch.tensor([spread, 1 - 2 * spread, spread]))
             if not at_end or move == moves - 1:
                 weights = sharpen(weights, gamma)
         if weights[0] >= most and weights.argmax() == 0:
@@ -366,6 +368,13 @@ def _bounded(program: Program) -> Program:
 
 
 def _reads(trace: programs.Trace) -> Tensor:
+    return trace.reads
+
+
+def _only_reads(trace: programs.Trace) -> Tensor:
+    """What was read by a program that leaves the memory as it is."""
+    if trace.wrote.any():
+        raise ValueError("your program writes, where it should only read: leave out `add`")
     return trace.reads
 
 
