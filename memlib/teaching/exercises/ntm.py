@@ -103,7 +103,7 @@ def parameters(answer: Callable[..., Any]) -> Verdict:
                 lambda i, o, m, d: _parameters(i, o, m, d) + 128 * m
             ),
         },
-        praise="right, and the number of slots does not appear: the memory is not a parameter.",
+        praise="right, and no slots in it: the memory is not a parameter.",
     )
 
 
@@ -180,7 +180,7 @@ def best_cost(answer: Callable[..., Any]) -> Verdict:
                 _best_cost(bits) / len(bits)
             ),
         },
-        praise="right: what the n-gram machines are measured against, one of these a context.",
+        praise="right: the best for n-grams is one of these a context.",
     )
 
 
