@@ -10,6 +10,7 @@ EXPERIMENTS = {
     "dnc": "the differentiable neural computer and an NTM, with enough memory and with less",
     "babi": "end-to-end memory networks on the bAbI tasks, per task and jointly",
     "babi_live": "the short run on task 1 that the chapter shows, from ten starts",
+    "babi_reader": "what trained networks need of their memory: empty slots, sentences",
     "mqar": "what mixers recall of key-value pairs, against the bytes they keep",
     "induction": "induction heads: when they appear, in one layer and in two",
     "lengths": "schemes of positions on rows longer than in training",

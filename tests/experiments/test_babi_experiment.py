@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Generator
 
-from experiments import babi, babi_live
+from experiments import babi, babi_live, babi_reader
 from memlib import MemN2N
 from memlib.tasks import Vocabulary, babi_stories, read_babi
 
@@ -79,3 +79,51 @@ def test_ten_times_the_data_take_a_third_of_the_joint_epochs(data, tasks, a_task
     run = babi.Run(data, tuple(range(1, tasks + 1)), joint=True, seed=0)
     recipe = run.recipe(tasks * a_task)
     assert (recipe.epochs, recipe.halve) == (epochs, epochs // 4)
+
+
+class LastHeard:
+    """Answers with the last word of the newest sentence about the third word of the question."""
+
+    slots, empty = 50, True
+
+    def __call__(self, story, question, need_weights=False):
+        about = (story[:, :, 0] == question[:, 2:3]).long()  # (Q, N)
+        newest = (about * torch.arange(1, story.shape[1] + 1)).argmax(1)
+        last = (story != 0).sum(-1).gather(1, newest[:, None]) - 1  # (Q, 1)
+        word = story[torch.arange(len(story)), newest].gather(1, last.clamp(min=0))[:, 0]
+        scores = torch.nn.functional.one_hot((word - 1).clamp(min=0), 60).double()
+        weights = 0.25 * torch.ones(len(story), 3, story.shape[1]) / story.shape[1]
+        return (scores, weights) if need_weights else scores
+
+
+def test_what_an_answer_rests_on_is_found_by_taking_it_away():
+    asked = babi_stories(1, 200, generator=Generator().manual_seed(0))
+    words = Vocabulary.of(asked)
+    batch = words.encode(asked).padded()
+    found = babi_reader.of_sentences(LastHeard(), batch, asked, seed=0)
+    assert 100 < found["asked"] <= 200  # a story of one sentence has no other
+    assert found["another"] == 100
+    assert found["supporting"][0] < 20  # that it was there before, too
+
+
+def test_the_weight_on_nothing_is_what_the_sentences_leave():
+    asked = babi_stories(6, 50, generator=Generator().manual_seed(0))
+    words = Vocabulary.of(asked)
+    found = babi_reader.of_nothing(LastHeard(), words.encode(asked).padded(), words.answers)
+    assert found["nothing"] == [0.75] * 3
+    assert found["asked"] == found["yes"]["asked"] + found["no"]["asked"] == 50
+    assert "maybe" not in found
+
+
+@pytest.mark.slow
+def test_networks_for_one_task_are_trained_with_empty_slots_and_without(data, monkeypatch):
+    monkeypatch.setattr(babi_reader, "YES_OR_NO", (1,))
+    folder = data.parent
+    places = ["--data", str(data), "--unfinished", str(folder / "unfinished")]
+    babi_reader.main(["--model", "alone", "--seed", "3", *places, "--results", str(folder)])
+    (run,) = json.loads((folder / "babi_reader.json").read_text())["runs"]
+    assert (run["model"], run["seed"]) == ("alone", 3)
+    assert run["command"].endswith("babi_reader --model alone --seed 3")
+    found = run["nothing"]["1"]
+    assert max(found["without"]["nothing"]) < 1e-3 < max(found["with"]["nothing"])
+    assert found["without"]["wrong"] == found["without"]["masked"]

@@ -208,7 +208,7 @@ def count(answer: Callable[..., Any]) -> Verdict:
                 slots - _count(size, score, slots)
             ),
         },
-        praise="right: what comes back tells how many there were. An average would not.",
+        praise="right: what comes back tells how many. An average would not.",
     )
 
 
