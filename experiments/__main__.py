@@ -13,6 +13,7 @@ EXPERIMENTS = {
     "babi_reader": "what trained networks need of their memory: empty slots, sentences",
     "mqar": "what mixers recall of key-value pairs, against the bytes they keep",
     "induction": "induction heads: when they appear, in one layer and in two",
+    "capitals": "the chapter's small Transformer from ten starts, and what its parts do",
     "lengths": "schemes of positions on rows longer than in training",
     "knn_lm": "a language model of bytes with a memory of text it was not trained on",
     "numbers": "how far each public function is from float64, at hostile scales",

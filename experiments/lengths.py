@@ -7,6 +7,9 @@ that repeat later by the same factor (distances are new too). The table of learn
 long enough for all of them: what lies beyond L was drawn at the start and never trained. The
 window is just as long as the longest distance of training.
 
+Is it the place of what is looked for that counts, or the distance? So each test tells the accuracy
+apart for answers that stood at a place of training when they were first said, and for all others.
+
 Every finished run is a line of ``results/lengths.json``.
 """
 
@@ -15,7 +18,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from experiments import induction, records, training
 from experiments.induction import Recipe
@@ -41,18 +44,36 @@ def lengthened(times: int, stretched: bool) -> Recipe:
 
 @torch.no_grad()
 def examine(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
-    """Return loss and accuracy on rows of a recipe, and the accuracy along them.
+    """Return loss and accuracy on rows of a recipe, along them, and by where an answer stood.
 
-    The latter is a mean over each 16 steps, None where none counts.
+    Along a row it is a mean over each 16 steps, None where none counts. An answer is `early` where
+    it was first said at a place that training had, and `late` otherwise.
     """
     batch = induction.make_batch(recipe.exam, Generator().manual_seed(FINAL), recipe)
     logits, _ = model(batch.inputs)
     right = (logits.argmax(dim=-1) == batch.targets) & batch.mask
     hits, asked = (x.unflatten(1, (-1, BIN)).sum(dim=(0, 2)).tolist() for x in (right, batch.mask))
+    early = said_early(batch.inputs)
+    parts = {"early": batch.mask & early, "late": batch.mask & ~early}
     return {
         **figures(logits[batch.mask], batch.targets[batch.mask]),
         "along": [round(h / n, 5) if n else None for h, n in zip(hits, asked, strict=True)],
+        "first_said": {
+            name: round(right[part].double().mean().item(), 5) if part.any() else None
+            for name, part in parts.items()
+        },
     }
+
+
+def said_early(tokens: Tensor) -> Tensor:
+    """Whether the first follower of each query's token stands at a place of training: (B, T).
+
+    Example:
+        >>> said_early(torch.tensor([[*range(64), 5, 63, 0, 63]]))[0, 64:]
+        tensor([ True, False,  True, False])
+    """
+    first = (tokens.unsqueeze(-1) == tokens.unsqueeze(-2)).int().argmax(-1)
+    return first + 1 < RECIPE.length
 
 
 def tests(model: nn.Module) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ pytest.importorskip("experiments")  # a part of the repository, not of the packa
 pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
 
-from experiments import cache_bytes, files, induction, lengths, mqar, training
+from experiments import cache_bytes, capitals, files, induction, lengths, mqar, training
 from experiments.mixers import (
     DeltaRule,
     HebbianRule,
@@ -406,6 +407,7 @@ class TestLengths:
             for test in run["tests"]:
                 assert len(test["along"]) == test["length"] // lengths.BIN
                 assert (test["along"][0] is None) == (test["period"][0] >= lengths.BIN)
+                assert (test["first_said"]["late"] is None) == (test["period"][1] < 16)
         learned = next(run for run in runs if run["scheme"] == "learned")
         assert learned["parameters"] > max(r["parameters"] for r in runs if r is not learned)
 
@@ -423,6 +425,73 @@ class TestLengths:
         longest = max(lengths.TIMES) * lengths.RECIPE.length
         assert lengths.SCHEMES["learned"]["length"] == longest
         assert max(lengths.lengthened(4, True).period) <= lengths.RECIPE.vocab_size
+
+
+class TestCapitals:
+    RECIPE = replace(
+        capitals.RECIPE, length=24, period=(6, 10), batch_size=4, updates=6, every=2, exam=8
+    )
+
+    @pytest.fixture
+    def trained(self):
+        job = capitals.set_up(0, self.RECIPE)
+        capitals.train(job, self.RECIPE)
+        return job
+
+    def test_it_trains_until_enough_or_the_end(self, trained):
+        curve = trained.progress.curve
+        assert [point["sequences"] for point in curve] == [0, 8, 16, 24]
+        job = capitals.set_up(0, easy := replace(self.RECIPE, enough=-1.0))
+        capitals.train(job, easy)
+        assert job.progress.sequences == 8
+        assert {"text", "training", "prefix_2_1", "before_1_2"} <= set(curve[0])
+
+    def test_the_rate_rises_as_in_the_chapter(self, trained):
+        rates = [trained.rate(4 * update) for update in range(60)]
+        assert rates == pytest.approx([0.01 * min(1, (n + 1) / 50) for n in range(60)])
+
+    def test_a_part_that_is_taken_away_adds_nothing(self, trained):
+        model, words = trained.model.eval(), torch.arange(10).unsqueeze(0)
+        for layer, part in ((1, "attention"), (2, "feed-forward")):
+            cut = capitals.without(model, layer, part)
+            block = cut.blocks[layer - 1]
+            x = torch.randn(1, 5, 64, generator=Generator().manual_seed(1))
+            y = block.attention(x)[0] if part == "attention" else block.feed_forward(x)
+            assert not y.any()
+        one, two = (capitals.without(model, 1, f"head {head}") for head in (1, 2))
+        halves = [cut.blocks[0].attention.output.weight for cut in (one, two)]
+        assert torch.equal(sum(halves), model.blocks[0].attention.output.weight)
+        assert not torch.equal(one(words)[0], model(words)[0])
+
+    def test_silencing_no_slot_changes_nothing(self, trained):
+        model, words = trained.model.eval(), capitals.texts(4, Generator().manual_seed(3))
+        nowhere, everywhere = torch.zeros_like(words).bool(), torch.ones_like(words).bool()
+        with torch.no_grad():
+            whole = capitals.silenced(model, words, nowhere)
+            none = capitals.silenced(model, words, everywhere)
+            cut = capitals.without(model, 1, "attention")(words)[0]
+            torch.testing.assert_close(whole, model(words)[0], rtol=0, atol=1e-4)
+            torch.testing.assert_close(none, cut, rtol=0, atol=1e-4)
+
+    def test_what_is_counted_before_countries(self, trained):
+        words = capitals.texts(16, Generator().manual_seed(4))
+        found = capitals.before_countries(trained.model.eval(), words, 1)
+        told = capitals.kinds(words)[1]
+        assert found["queries"] == (told & (words[:, 1:] < 16)).sum()
+        assert found["on_capital"] + found["on_country"] <= found["queries"]
+
+    def test_the_chapter_draws_and_asks_the_same(self):
+        path = Path(__file__).parents[2] / "book" / "transformer.ipynb"
+        cells = {c["id"]: "".join(c["source"]) for c in json.loads(path.read_text())["cells"]}
+        names = {"torch": torch, "F": F, "memlib": __import__("memlib.tasks")}
+        exec(cells["texts"].split("example =")[0] + cells["live-looks"], names)
+        for seed in range(3):
+            words, mine = (
+                draw(8, Generator().manual_seed(seed)) for draw in (names["texts"], capitals.texts)
+            )
+            assert torch.equal(words, mine)
+            for theirs, ours in zip(names["kinds"](words), capitals.kinds(words), strict=True):
+                assert torch.equal(theirs, ours)
 
 
 class TestCacheBytes:

@@ -85,7 +85,7 @@ def may_read(answer: Callable[..., Any]) -> Verdict:
                 lambda new, slots, window: _may_read(new, slots, window).mT
             ),
         },
-        praise="right: triangle, window, ring and padding are one rule about positions.",
+        praise="right: triangle, window, ring, padding: one rule about positions.",
     )
 
 
@@ -259,7 +259,7 @@ def edit(answer: Callable[..., Any]) -> Verdict:
             "one slot alone was changed: others that weigh it feel it": loudest,
             "nothing was changed": nothing,
         },
-        praise="right: with more slots than questions there is room to write without harm.",
+        praise="right: with more slots than questions there is room without harm.",
         atol=1e-4,
     )
 
