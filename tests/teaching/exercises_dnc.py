@@ -67,6 +67,8 @@ RIGHT = {
     "next": (1, 0, "forth"),
 }
 
+OTHER = RIGHT | {"first": (1, 1, "alike"), "store": (0, 1, "forth"), "ask": (1, 0, "alike")}
+
 
 def gates(**changed):
     table = RIGHT | changed
@@ -124,7 +126,7 @@ PROOFS = {
         },
     ),
     "gates": (
-        gates(),
+        gates(**OTHER),  # where nothing needs to be read or freed, anything will do
         {
             "'first' a vector comes in": gates(first=(1, 0, "back")),
             "'next' nothing comes in": gates(next=(1, 1, "forth")),
@@ -147,15 +149,6 @@ PROOFS = {
             "divided by both lengths": unscaled,
             "not of the whole ones": scaled_by_the_whole,
             "strength is missing": lambda q, m, mask, b: masked(q, m, mask, 1.0),
-        },
-    ),
-    "interval": (
-        lambda steps, state, step: (steps * state / step) ** 0.5,
-        {
-            "as large as what a step keeps": lambda steps, state, step: steps**0.5,
-            "number of checkpoints": lambda steps, state, step: (steps * step / state) ** 0.5,
-            "memory it takes": lambda steps, state, step: 2 * (steps * state * step) ** 0.5,
-            "take the root": lambda steps, state, step: steps * state / step,
         },
     ),
 }
