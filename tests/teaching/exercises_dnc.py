@@ -67,8 +67,6 @@ RIGHT = {
     "next": (1, 0, "forth"),
 }
 
-OTHER = RIGHT | {"first": (1, 1, "alike"), "store": (0, 1, "forth"), "ask": (1, 0, "alike")}
-
 
 def gates(**changed):
     table = RIGHT | changed
@@ -126,7 +124,7 @@ PROOFS = {
         },
     ),
     "gates": (
-        gates(**OTHER),  # where nothing needs to be read or freed, anything will do
+        gates(),
         {
             "'first' a vector comes in": gates(first=(1, 0, "back")),
             "'next' nothing comes in": gates(next=(1, 1, "forth")),
@@ -151,4 +149,35 @@ PROOFS = {
             "strength is missing": lambda q, m, mask, b: masked(q, m, mask, 1.0),
         },
     ),
+}
+
+
+def allocated(u):
+    """By the rank of each slot among those that are freer."""
+    return [(1 - a) * torch.tensor([b for b in u if b < a] or [1.0]).prod().item() for a in u]
+
+
+def kept_by_logs(u, written, free, read):
+    return (torch.log1p(-free[:, None] * read).sum(0)).exp() * torch.lerp(
+        u, torch.ones(()), written
+    )
+
+
+def links_by_last_writes(order, slots):
+    table, times = torch.zeros(slots, slots), dict(map(reversed, enumerate(order)))
+    for slot, t in times.items():
+        if t and order[t - 1] != slot and times[order[t - 1]] == t - 1:
+            table[slot, order[t - 1]] = 1
+    return table
+
+
+OTHER = {"first": (1, 1, "alike"), "store": (0, 1, "forth"), "ask": (1, 0, "alike")}
+ALSO_RIGHT = {
+    "four_slots": allocated([0.9, 0.2, 0.5, 1.0]),
+    "usage": kept_by_logs,
+    "links": links_by_last_writes,
+    "gates": gates(**OTHER),  # where nothing needs to be read or freed, anything will do
+    "masked": lambda q, m, mask, b: (
+        b * torch.nn.functional.normalize(m * mask) @ torch.nn.functional.normalize(q * mask, dim=0)
+    ).softmax(0),
 }

@@ -35,7 +35,7 @@ def four_slots(answer: Any) -> Verdict:
                 *(0.01 / 0.91, 0.8 / 0.91, 0.1 / 0.91, 0.0)
             ],
         },
-        praise="right: the freest slot takes what it has, the others share what it has not.",
+        praise="right: the freest takes what it has, the others share the rest.",
         atol=1e-3,
     )
 
