@@ -149,13 +149,35 @@ PROOFS = {
             "strength is missing": lambda q, m, mask, b: masked(q, m, mask, 1.0),
         },
     ),
-    "interval": (
-        lambda steps, state, step: (steps * state / step) ** 0.5,
-        {
-            "as large as what a step keeps": lambda steps, state, step: steps**0.5,
-            "number of checkpoints": lambda steps, state, step: (steps * step / state) ** 0.5,
-            "memory it takes": lambda steps, state, step: 2 * (steps * state * step) ** 0.5,
-            "take the root": lambda steps, state, step: steps * state / step,
-        },
-    ),
+}
+
+
+def allocated(u):
+    """By the rank of each slot among those that are freer."""
+    return [(1 - a) * torch.tensor([b for b in u if b < a] or [1.0]).prod().item() for a in u]
+
+
+def kept_by_logs(u, written, free, read):
+    return (torch.log1p(-free[:, None] * read).sum(0)).exp() * torch.lerp(
+        u, torch.ones(()), written
+    )
+
+
+def links_by_last_writes(order, slots):
+    table, times = torch.zeros(slots, slots), dict(map(reversed, enumerate(order)))
+    for slot, t in times.items():
+        if t and order[t - 1] != slot and times[order[t - 1]] == t - 1:
+            table[slot, order[t - 1]] = 1
+    return table
+
+
+OTHER = {"first": (1, 1, "alike"), "store": (0, 1, "forth"), "ask": (1, 0, "alike")}
+ALSO_RIGHT = {
+    "four_slots": allocated([0.9, 0.2, 0.5, 1.0]),
+    "usage": kept_by_logs,
+    "links": links_by_last_writes,
+    "gates": gates(**OTHER),  # where nothing needs to be read or freed, anything will do
+    "masked": lambda q, m, mask, b: (
+        b * torch.nn.functional.normalize(m * mask) @ torch.nn.functional.normalize(q * mask, dim=0)
+    ).softmax(0),
 }
