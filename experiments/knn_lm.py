@@ -11,17 +11,26 @@ says (Khandelwal et al. 2020, arXiv 1911.00172). A key is what the logits are ma
 paper's, what the last feed-forward layer reads, was as good in a trial.
 
 In the paper the store holds the text of training, or that of another domain, without training on
-it (section 4.3); this is the latter. For contrast, the record also has a store filled with the
-same number of bytes of training (``contrast``).
+it (section 4.3); this is the latter. Four more stores tell what the text must have to be of use;
+each holds as many bytes as the largest memory, and has a mix and a strength of its own.
 
-======== =========================================================================================
-text     what it is for
-======== =========================================================================================
-training files of the library outside the packages, without tests and tables
-memory   files of the packages that are not asked, and first halves of files that are
-validate second halves: mix and strength are chosen on them, for each number of slots
-test     second halves of other files: nothing is chosen on them
-======== =========================================================================================
+========= ========================================================================================
+text      what it is for
+========= ========================================================================================
+training  files of the library outside the packages, without tests and tables
+validate  second halves of files: mix and strength are chosen on them, for each store
+test      second halves of other files: nothing is chosen on them
+========= ========================================================================================
+
+========= ========================================================================================
+store     what it holds                                                          seen in training?
+========= ========================================================================================
+memory    files of the package that are not asked; last, the file's first half   no
+package   the same without the first half                                        no
+elsewhere files of another package that was kept from training                   no
+contrast  the end of the text of training                                        yes
+prose     the manual of the language, in English, which comes with the library   no
+========= ========================================================================================
 
 Files come in the order of a hash of their names, a shuffle that is the same everywhere. The text
 differs from one version of Python to the next; records with the same ``text`` can be compared.
@@ -30,14 +39,15 @@ Every finished run is a line of ``results/knn_lm.json``.
 """
 
 import argparse
+import ast
 import hashlib
 import math
 import platform
 import sysconfig
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +64,8 @@ LEFT_OUT = {  # installed packages, tests, and what is made of tables or old cod
     "site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__",
     "encodings", "pydoc_data", "idlelib", "lib2to3", "turtledemo",
 }  # fmt: skip
+MANUAL = "pydoc_data/topics.py"  # chapters of the language reference, as `help()` shows them
+STORES = ("memory", "package", "elsewhere", "contrast", "prose")
 OF_THE_MACHINE = ("_sysconfigdata", "config-")  # how this Python was built
 DATA = 1_000_000  # seed of the training data's generator
 BYTES, NEWLINE = 256, 10
@@ -125,16 +137,18 @@ class Texts:
         memory: the files of each package that are not asked.
         validate: passages on which choices are made.
         test: passages on which none is.
+        prose: the manual.
     """
 
     train: bytes
     memory: dict[str, bytes]
     validate: list[Passage]
     test: list[Passage]
+    prose: bytes
 
     def about(self) -> dict[str, Any]:
         """Return what a record says of the text."""
-        digest = hashlib.sha256(self.train)
+        digest = hashlib.sha256(self.train + self.prose)
         for package, text in self.memory.items():
             digest.update(package.encode() + text)
         asked = (*self.validate, *self.test)
@@ -144,6 +158,7 @@ class Texts:
             "python": platform.python_version(),
             "hash": digest.hexdigest()[:16],
             "train_bytes": len(self.train),
+            "prose_bytes": len(self.prose),
             "memory_bytes": sum(map(len, self.memory.values())) + sum(len(p.before) for p in asked),
             "validate_bytes": sum(len(passage.asked) for passage in self.validate),
             "test_bytes": sum(len(passage.asked) for passage in self.test),
@@ -175,7 +190,7 @@ def read_texts(recipe: Recipe, folder: Path) -> Texts:
     Raises:
         ValueError: a package has too few files, or too little text for the largest memory.
     """
-    library = python_files(folder)
+    library, prose = python_files(folder), read_manual(folder)
     memory, validate, test = {}, [], []
     for package in recipe.packages:
         own = {name: library.pop(name) for name in list(library) if name.startswith(f"{package}/")}
@@ -189,7 +204,14 @@ def read_texts(recipe: Recipe, folder: Path) -> Texts:
             raise ValueError(f"{package} in {folder.name} must have {rule}; got {got}")
         test += passages[::2]
         validate += passages[1::2]
-    return Texts(b"".join(library.values()), memory, validate, test)
+    return Texts(b"".join(library.values()), memory, validate, test, prose)
+
+
+def read_manual(folder: Path) -> bytes:
+    """Return the chapters of the language reference that come with a library."""
+    *_, last = ast.parse((folder / MANUAL).read_bytes()).body
+    assert isinstance(last, ast.Assign)
+    return "\n".join(ast.literal_eval(last.value).values()).encode()
 
 
 def _split(package: str, name: str, text: bytes, asked: int) -> Passage:
@@ -280,15 +302,31 @@ def bits(seen: Seen, store: Store, k: int, mix: float, strength: float) -> Tenso
 
 
 def narrowed(seen: Seen, store: Store, k: int) -> Store:
-    """Return a store with a row for each query, the k pairs that it finds: one search for all."""
-    ids, _ = store.address(seen.states[None], k)  # (1, T, k)
-    keys, values = store.get(ids)
-    rows = Store(
-        store.width, 1, batch_size=ids.shape[1], measure=store.measure, capacity=k,
-        value_dtype=torch.long, device=keys.device,
+    """Return a store with a row for each query, the k pairs that it finds: one search for all.
+
+    Twice as many are found by products in float32, which is quick; the store of these says which
+    are the nearest.
+    """
+    count = int(store.lengths)
+    keys, values = store.keys[0, :count], store.values[0, :count]
+    offset = keys.square().sum(dim=-1) / 2  # least |q - k|² is largest q k - |k|² / 2
+    near = torch.cat(
+        [(q @ keys.T - offset).topk(min(2 * k, count)).indices for q in seen.states.split(ROWS)]
+    )
+    rows = _rows(keys[near], values[near])
+    ids, _ = rows.address(seen.states[:, None], min(k, count))  # (T, 1, k)
+    keys, values = rows.get(ids)
+    return _rows(keys[:, 0], values[:, 0])
+
+
+def _rows(keys: Tensor, values: Tensor) -> Store:
+    """Return a store of rows of pairs: keys (T, k, D) and values (T, k, 1)."""
+    store = Store(
+        keys.shape[-1], 1, batch_size=len(keys), measure="negative_squared_distance",
+        capacity=keys.shape[1], value_dtype=torch.long, device=keys.device,
     )  # fmt: skip
-    rows.add(keys[0], values[0])
-    return rows
+    store.add(keys, values)
+    return store
 
 
 def choose(asked: Sequence[Asked], slots: int, recipe: Recipe) -> tuple[float, float]:
@@ -310,8 +348,27 @@ def choose(asked: Sequence[Asked], slots: int, recipe: Recipe) -> tuple[float, f
     return mix, strength
 
 
+Remember = Callable[[bytes], Pairs]
+
+
+def remembering(model: Decoder, recipe: Recipe) -> Remember:
+    """Return how a model remembers the end of a text; each text is read once."""
+
+    @cache
+    def remember(text: bytes) -> Pairs:
+        seen = look(model, b"", text[-max(recipe.slots) :], recipe.length)
+        return seen.states, seen.targets
+
+    return remember
+
+
 def recollections(
-    model: Decoder, passages: Sequence[Passage], memory: dict[str, bytes], own: bool, recipe: Recipe
+    model: Decoder,
+    passages: Sequence[Passage],
+    memory: Mapping[str, bytes],
+    own: bool,
+    recipe: Recipe,
+    remember: Remember,
 ) -> list[Asked]:
     """Return how the model sees passages, and the memory of their packages.
 
@@ -321,44 +378,35 @@ def recollections(
         memory: a text for each package, of which the end is remembered.
         own: whether the first half of the file is remembered too, as the newest.
         recipe: of the run.
+        remember: makes a text into pairs.
     """
-
-    def remember(text: bytes) -> Pairs:
-        seen = look(model, b"", text[-max(recipe.slots) :], recipe.length)
-        return seen.states, seen.targets
-
-    shared = {text: remember(text) for text in set(memory.values())}
     return [
         (
             look(model, passage.before, passage.asked, recipe.length),
-            [shared[memory[passage.package]], *([remember(passage.before)] if own else [])],
+            [remember(text) for text in (memory[passage.package], passage.before)[: 1 + own]],
         )
         for passage in passages
     ]
 
 
 def measure(
-    asked: Sequence[Asked], validate: Sequence[Asked], model_seconds: float, recipe: Recipe
+    asked: Sequence[Asked], validate: Sequence[Asked], recipe: Recipe
 ) -> list[dict[str, Any]]:
     """Return what the memories are worth on what is asked; their options come from `validate`.
-
-    Times are those of the quickest file, as other work on the machine can only add to them.
 
     Args:
         asked: of the test.
         validate: what the mix and the strength are chosen on.
-        model_seconds: CPU time that the model alone takes for a byte.
         recipe: of the run.
     """
     lines = []
     for slots in recipe.slots:
         mix, strength = choose(validate, slots, recipe) if slots else (0.0, 0.0)
-        found, seconds = [], []
+        found = []
         for seen, past in asked:
             store = make_store(past, slots)
-            start = time.process_time()
-            found.append(bits(seen, store, recipe.k, mix, strength))
-            seconds.append((time.process_time() - start) / len(seen.targets))
+            near = narrowed(seen, store, recipe.k) if slots else store
+            found.append(bits(seen, near, recipe.k, mix, strength))
         lines.append(
             {
                 "slots": slots,
@@ -366,25 +414,36 @@ def measure(
                 "weight": mix,
                 "strength": strength,
                 "files": [round(one.mean().item(), 5) for one in found],
-                "seconds_per_byte": round(model_seconds + min(seconds), 8),
             }
         )
     return lines
 
 
+def stores_of(texts: Texts) -> dict[str, Mapping[str, bytes]]:
+    """Return the text of each store, by package."""
+    names = list(texts.memory)
+    others = dict(zip(names, names[1:] + names[:1], strict=True))
+    return {
+        "memory": texts.memory,
+        "package": texts.memory,
+        "elsewhere": {name: texts.memory[other] for name, other in others.items()},
+        "contrast": dict.fromkeys(names, texts.train),
+        "prose": dict.fromkeys(names, texts.prose),
+    }
+
+
 def examine(model: Decoder, texts: Texts, recipe: Recipe) -> dict[str, Any]:
-    """Return what the memories are worth: of the packages, and of as much text of training."""
-    begin, alone = time.process_time(), []
-    for passage in texts.test:
-        start = time.process_time()
-        look(model, passage.before, passage.asked, recipe.length)
-        alone.append((time.process_time() - start) / len(passage.asked))
-    trained = dict.fromkeys(texts.memory, texts.train)
-    found: dict[str, Any] = {}
-    for name, memory, own in (("memory", texts.memory, True), ("contrast", trained, False)):
-        asked = recollections(model, [*texts.test, *texts.validate], memory, own, recipe)
-        test, validate = asked[: len(texts.test)], asked[len(texts.test) :]
-        found[name] = measure(test, validate, min(alone), recipe)
+    """Return what the stores are worth, the memory in all sizes and the others in the largest."""
+    begin, found = time.process_time(), {}
+    remember = remembering(model, recipe)
+    for name, memory in stores_of(texts).items():
+        own = name == "memory"
+        sizes = recipe if own else replace(recipe, slots=recipe.slots[-1:])
+        test, validate = (
+            recollections(model, passages, memory, own, recipe, remember)
+            for passages in (texts.test, texts.validate)
+        )
+        found[name] = measure(test, validate, sizes)
     return found | {"seconds_examining": round(time.process_time() - begin, 3)}
 
 
@@ -430,7 +489,7 @@ def perform(seed: int, options: argparse.Namespace) -> str:
     records.merge(options.results / "knn_lm.json", found | origin, key=("seed",))
     parts = (
         f"{name} " + ", ".join(f"{m['slots']:,}: {m['bits_per_byte']:.3f}" for m in found[name])
-        for name in ("memory", "contrast")
+        for name in STORES
     )
     return f"{command}: {found['seconds']:.0f} s; bits per byte by slots: {'; '.join(parts)}"
 

@@ -3,6 +3,7 @@
 Nothing in memlib imports this package; matplotlib and IPython are imported where they are used.
 """
 
+from memlib.teaching.facts import PHRASINGS, Fact, country_facts, word_vectors
 from memlib.teaching.figures import draw_memory, figure, heat, show
 from memlib.teaching.files import find, ready
 from memlib.teaching.player import animate
@@ -14,8 +15,11 @@ __all__ = [
     "GROUND",
     "INK",
     "MUTED",
+    "PHRASINGS",
     "SECOND",
+    "Fact",
     "animate",
+    "country_facts",
     "draw_memory",
     "figure",
     "find",
@@ -24,4 +28,5 @@ __all__ = [
     "ready",
     "show",
     "style",
+    "word_vectors",
 ]

@@ -35,6 +35,9 @@ def library(tmp_path):
         for number in range(7):
             text = "\n".join(draw.choice(words) for _ in range(20 + number))
             (folder / package / f"{number}.py").write_text(text + "\n")
+    (folder / "pydoc_data").mkdir()
+    topics = {"with": "The with statement. " * 4, "yield": "It yields a value. " * 4}
+    (folder / "pydoc_data" / "topics.py").write_text(f"topics = {topics!r}")
     return folder
 
 
@@ -133,6 +136,23 @@ class TestTexts:
         with pytest.raises(ValueError, match="one in library must have 4 long files and 9,999"):
             knn_lm.read_texts(replace(SMALL, slots=(9_999,)), library)
 
+    def test_stores_of_other_text_hold_none_of_the_package(self, texts):
+        found = knn_lm.stores_of(texts)
+        assert tuple(found) == knn_lm.STORES
+        assert found["elsewhere"] == {"one": texts.memory["two"], "two": texts.memory["one"]}
+        assert set(found["contrast"].values()) == {texts.train}
+        assert texts.prose.startswith(b"The with statement.")
+        for package, text in texts.memory.items():
+            (word,) = {line.split(b"_")[0] for line in text.split()}  # each has words of its own
+            assert not any(
+                word + b"_" in found[n][package] for n in ("elsewhere", "contrast", "prose")
+            )
+
+    def test_the_manual_comes_with_the_library(self):
+        prose = knn_lm.read_manual(knn_lm.LIBRARY)
+        assert len(prose) > max(knn_lm.RECIPE.slots)
+        assert prose.count(b" the ") > 500
+
 
 class TestLook:
     def test_each_byte_is_predicted_from_those_before_it(self, model, texts):
@@ -165,7 +185,8 @@ class TestLook:
 class TestMemory:
     def asked(self, model, texts, passages=None):
         passages = texts.validate if passages is None else passages
-        return knn_lm.recollections(model, passages, texts.memory, True, SMALL)
+        remember = knn_lm.remembering(model, SMALL)
+        return knn_lm.recollections(model, passages, texts.memory, True, SMALL, remember)
 
     def test_a_memory_of_nothing_is_the_bare_model(self, model, texts):
         for seen, past in self.asked(model, texts):
@@ -235,9 +256,9 @@ class TestMemory:
 
     def test_the_test_has_no_say_in_the_choice(self, model, texts):
         validate, test = (self.asked(model, texts, p) for p in (texts.validate, texts.test))
-        lines = knn_lm.measure(test, validate, 0.0, SMALL)
+        lines = knn_lm.measure(test, validate, SMALL)
         wrong = [(seen._replace(targets=seen.targets.flip(0)), past) for seen, past in test]
-        others = knn_lm.measure(wrong, validate, 0.0, SMALL)
+        others = knn_lm.measure(wrong, validate, SMALL)
         for name in ("weight", "strength"):
             assert [line[name] for line in lines] == [line[name] for line in others]
         assert [x["bits_per_byte"] for x in lines] != [x["bits_per_byte"] for x in others]
@@ -256,8 +277,6 @@ def timeless(run):
     """Return a record without what no two runs share."""
     run = {name: value for name, value in run.items() if not name.startswith("seconds")}
     run["curve"] = [{**point, "seconds": 0} for point in run["curve"]]
-    for name in ("memory", "contrast"):
-        run[name] = [{**line, "seconds_per_byte": 0} for line in run[name]]
     return run
 
 
@@ -270,16 +289,14 @@ class TestRuns:
             assert run["text"] == texts.about()
             assert [p["sequences"] for p in run["curve"]] == [0, 16, 32, 48]
             assert run["parameters"] == 256 * 16 + (4 + 8) * 16**2 + 3 * 2 * 16
-            for name in ("memory", "contrast"):
-                assert [line["slots"] for line in run[name]] == list(SMALL.slots)
+            for name in knn_lm.STORES:
+                sizes = SMALL.slots if name == "memory" else SMALL.slots[-1:]
+                assert [line["slots"] for line in run[name]] == list(sizes)
                 for line in run[name]:
                     assert len(line["files"]) == len(run["text"]["test_files"]) == 4
                     mean = sum(line["files"]) / 4  # files are asked as many bytes
                     assert line["bits_per_byte"] == pytest.approx(mean, abs=1e-4)
                     assert line["weight"] in SMALL.mixes
-                    assert line["seconds_per_byte"] > 0
-            bare = [run[name][0]["bits_per_byte"] for name in ("memory", "contrast")]
-            assert bare[0] == bare[1]
             assert run["recipe"]["asked"] == 40
         assert runs[0]["memory"] != runs[1]["memory"]
 
@@ -307,7 +324,7 @@ class TestRuns:
         for job in (whole, parts):
             job.model.eval()
         found, same = (knn_lm.examine(job.model, texts, SMALL) for job in (whole, parts))
-        for name in ("memory", "contrast"):
+        for name in knn_lm.STORES:
             bits = [[line["bits_per_byte"] for line in x[name]] for x in (found, same)]
             assert bits[0] == bits[1]
 

@@ -107,10 +107,10 @@ PROOFS = {
     "best_count": (
         lambda slots, probes: round(math.sqrt(probes * slots)),
         {
-            "right for one probe": lambda slots, probes: math.sqrt(slots),
+            "right for c = 1": lambda slots, probes: math.sqrt(slots),
             "upside down": lambda slots, probes: math.sqrt(slots / probes),
             "left out the root": lambda slots, probes: probes * slots,
-            "of p too": lambda slots, probes: probes * math.sqrt(slots),
+            "of c too": lambda slots, probes: probes * math.sqrt(slots),
             "how many comparisons": lambda slots, probes: 2 * math.sqrt(probes * slots),
         },
     ),

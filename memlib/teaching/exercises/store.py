@@ -89,22 +89,22 @@ def recall(answer: Callable[..., Any]) -> Verdict:
 
 @exercise
 def best_count(answer: Callable[..., Any]) -> Verdict:
-    """Check a function (slots, probes) -> number of clusters that needs fewest comparisons."""
+    """Check a function (pairs, c) -> number of clusters that needs fewest comparisons."""
     return check(
         answer,
-        lambda slots, probes: (probes * slots) ** 0.5,
+        lambda pairs, c: (c * pairs) ** 0.5,
         [(10_000, 1), (10_000, 4), (1_000_000, 16), (50, 3)],
         mistakes={
-            "this is right for one probe; with more of them more clusters are better": (
-                lambda slots, probes: slots**0.5
+            "this is right for c = 1; where more are looked into, more are better": (
+                lambda pairs, c: pairs**0.5
             ),
-            "you have probes upside down: C² = pN": lambda slots, probes: (slots / probes) ** 0.5,
-            "you left out the root: where the derivative 1 - pN / C² is 0": (
-                lambda slots, probes: probes * slots
+            "you have c upside down: C² = cN": lambda pairs, c: (pairs / c) ** 0.5,
+            "you left out the root: where the derivative 1 - cN / C² is 0": (
+                lambda pairs, c: c * pairs
             ),
-            "the root is of p too": lambda slots, probes: probes * slots**0.5,
+            "the root is of c too": lambda pairs, c: c * pairs**0.5,
             "this is how many comparisons it takes, not the number of clusters": (
-                lambda slots, probes: 2 * (probes * slots) ** 0.5
+                lambda pairs, c: 2 * (c * pairs) ** 0.5
             ),
         },
         praise="right: as many comparisons with centers as with keys.",
