@@ -43,8 +43,8 @@ def position_encoding(
         ValueError: a size below 1.
 
     Source:
-        Sukhbaatar et al. 2015, section 4.1, as its official code computes it: twice the formula
-        of the paper, up to terms in 1/J and 1/d.
+        Sukhbaatar et al. 2015, section 4.1, as its official code computes it (there J is the length of
+        the longest sentence plus one): twice the formula of the paper, up to terms in 1/J and 1/d.
 
     Example:
         >>> from memlib import position_encoding
@@ -110,8 +110,9 @@ class MemN2N(nn.Module):
         ValueError: a size below 1, too many answers, or an unknown name.
 
     Source:
-        Sukhbaatar, Szlam, Weston, Fergus 2015 (arXiv 1503.08895), sections 2 to 4.1. As in its
-        official code a position is weighed by the sentence's own words.
+        Sukhbaatar, Szlam, Weston, Fergus 2015 (arXiv 1503.08895), sections 2 to 4.1. Unlike
+        its official code, which has one table for the longest sentence, a position is weighed by
+        the sentence's own words.
 
     Example:
         >>> import torch

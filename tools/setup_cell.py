@@ -27,11 +27,15 @@ if importlib.util.find_spec("memlib") is None:
     library = f"memlib[notebooks] @ git+{{repository}}"
     how = f"run `pip install '{{library}}'`"
     if not repository:
-        how = "run `make lab` or `pip install '.[notebooks]'` in the book's folder, "
-        how += "or `pip install './memlib-{version}-py3-none-any.whl[notebooks]'` beside its wheel"
-    if not repository or not {{"COLAB_RELEASE_TAG", "BINDER_LAUNCH_HOST"}} & set(os.environ):
-        raise ImportError(f"memlib is not installed where this notebook runs: {{how}}")
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", library], check=True)
+        how = "run `make lab` or `pip install '.[notebooks]'` in the "
+        how += "book's folder, or `pip install './memlib-{version}-"
+        how += "py3-none-any.whl[notebooks]'` beside its wheel"
+    clouds = {{"COLAB_RELEASE_TAG", "BINDER_LAUNCH_HOST"}}
+    if not repository or not clouds & set(os.environ):
+        wrong = "memlib is not installed where this notebook runs"
+        raise ImportError(f"{{wrong}}: {{how}}")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", library]
+    subprocess.run(pip, check=True)
     importlib.invalidate_caches()
 from memlib import teaching
 
