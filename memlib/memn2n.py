@@ -43,8 +43,9 @@ def position_encoding(
         ValueError: a size below 1.
 
     Source:
-        Sukhbaatar et al. 2015, section 4.1, as its official code computes it (there J is the length of
-        the longest sentence plus one): twice the formula of the paper, up to terms in 1/J and 1/d.
+        Sukhbaatar et al. 2015, section 4.1, as its official code computes it (there J is the
+        length of the longest sentence plus one): twice the formula of the paper, up to terms in
+        1/J and 1/d.
 
     Example:
         >>> from memlib import position_encoding
