@@ -122,7 +122,9 @@ def recolor(one: Visit, scheme: str) -> None:
         "scheme => [scheme, undefined].includes(document.documentElement.dataset.theme)",
         arg=scheme,
     )
-    one.page.evaluate("Promise.all(document.getAnimations().map(a => a.finished)).then(() => null)")
+    one.page.evaluate(
+        "Promise.allSettled(document.getAnimations().map(a => a.finished)).then(() => null)"
+    )
 
 
 def requests(one: Visit) -> list[str]:
