@@ -117,14 +117,14 @@ def visit(
 
 def recolor(one: Visit, scheme: str) -> None:
     """The other scheme, as when a reader's evening comes."""
+    one.page.add_style_tag(content="*, ::before, ::after { transition: none !important }")
     one.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
     one.page.wait_for_function(
         "scheme => [scheme, undefined].includes(document.documentElement.dataset.theme)",
         arg=scheme,
     )
-    one.page.evaluate(
-        "Promise.allSettled(document.getAnimations().map(a => a.finished)).then(() => null)"
-    )
+    frame = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    one.page.evaluate(f"{frame}.then(() => null)")
 
 
 def requests(one: Visit) -> list[str]:
