@@ -19,7 +19,7 @@ from memlib.attention.streaming import _is_shared, _once, _with_queries
 NEGLIGIBLE = -87.0  # logarithm of a weight that is nothing beside the greatest
 NOTHING = 2e-38  # a little more than that weight
 ENOUGH = 1e-5  # an error of all scores that no read shows
-SIFTED = 4  # blocks at once, where few numbers are looked at twice
+SIFTED = 8  # blocks at once, where few numbers are looked at twice
 SPARSE = 64  # one group of scores in so many is soon made anew
 
 

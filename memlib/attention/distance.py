@@ -49,12 +49,8 @@ def rough_nearness(query: Tensor, keys: Tensor, strength: Tensor) -> tuple[Tenso
         distance = _by_differences(query, keys)
         most, scores = distance.amax(), distance.mul_(-worth)
     else:
-        centre = _centre(keys)
-        query, keys = query - centre, keys - centre
-        far, near = query.square().sum(-1, keepdim=True), keys.square().sum(-1, keepdim=True)
-        most = far.amax() + near.amax()
-        left = torch.cat([2 * query, torch.full_like(far, -1), -far], dim=-1) * worth
-        scores = left @ torch.cat([keys, near, torch.ones_like(near)], dim=-1).mT
+        left, right, most = _factors(query, keys)
+        scores = (left * -worth) @ right.mT
     return scores, float(_off(most, query.shape[-1]) * worth.amax())
 
 
@@ -113,13 +109,20 @@ def _by_differences(query: Tensor, keys: Tensor) -> Tensor:
 
 
 def _by_products(query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Return |q|² + |k|² - 2 q·k around a centre, and how far it is off at most."""
+    """Return distances as products, and how far they are off at most."""
+    left, right, most = _factors(query, keys)
+    return (left @ right.mT).clamp_min_(0), _off(most, query.shape[-1])
+
+
+def _factors(query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return two matrices whose product is |q|² + |k|² - 2 q·k, around a centre, and its size."""
     centre = _centre(keys)
     query, keys = query - centre, keys - centre
-    far, near = query.square().sum(-1, keepdim=True), keys.square().sum(-1).unsqueeze(-2)
-    distance = ((-2 * query) @ keys.mT).add_(near).add_(far).clamp_min_(0)
-    most = far.detach().amax() + near.detach().amax() if distance.numel() else far.sum()
-    return distance, _off(most, query.shape[-1])
+    far, near = (x.square().sum(-1, keepdim=True) for x in (query, keys))
+    left = torch.cat([-2 * query, torch.ones_like(far), far], dim=-1)
+    right = torch.cat([keys, near, torch.ones_like(near)], dim=-1)
+    most = [x.detach().amax() if x.numel() else x.sum() for x in (far, near)]
+    return left, right, most[0] + most[1]
 
 
 def _off(most: Tensor, width: int) -> Tensor:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memlib.attention.scores import ORDINARY, _single, _unit
+from memlib.attention.scores import ORDINARY, _is_ordinary, _norm, _single, _unit
 from memlib.store.nearest import PRODUCTS, _lowered, nearest
 
 Backend = Literal["exact", "flat", "hnsw", "ivf"]
@@ -140,7 +140,7 @@ class Index:
         if stale := self._is_stale(len(new), int(held.sum())):
             new, self.slot = held.nonzero()[0], nothing
         vectors = self._vectors(keys[torch.from_numpy(new).to(keys.device)])
-        if not _is_ordinary(vectors, vanish=not stale):
+        if not _fits(vectors, vanish=not stale):
             self.index, self.slot, self.changed = None, nothing, []
             return False
         if stale:
@@ -151,10 +151,10 @@ class Index:
 
     def search(self, query: Tensor, k: int, effort: int) -> Ints:
         """(L, M) -> slots (L, k); -1 where the search ended with fewer, or there is no index."""
-        if self.measure in PRODUCTS and not _are_ordinary(query):
+        if self.measure in PRODUCTS and query.numel() and not _is_ordinary(_norm(_single(query))):
             query = _lowered(query)
         vectors = self._vectors(query)
-        if self.index is None or not _is_ordinary(vectors, vanish=True):
+        if self.index is None or not _fits(vectors, vanish=True):
             return np.full((len(query), k), -1)
         if self.backend == "flat":
             alive = self.alive
@@ -250,16 +250,7 @@ class Index:
             ) from error
 
 
-def _are_ordinary(query: Tensor) -> bool:
-    """Whether no product of a query with a key in an index vanishes or overflows."""
-    if not query.numel():
-        return True
-    norm: Tensor = torch.linalg.vector_norm(query.detach().float(), dim=-1)
-    low, high = float(norm.amin()), float(norm.amax())
-    return ORDINARY[0] < low and high < ORDINARY[1]
-
-
-def _is_ordinary(vectors: NDArray[np.float32], vanish: bool) -> bool:
+def _fits(vectors: NDArray[np.float32], vanish: bool) -> bool:
     """Whether no square of a norm overflows in float32; nor vanish all of them, unless they may."""
     if not vectors.size:
         return True

@@ -59,8 +59,8 @@ def test_few_slots_are_looked_at_twice_where_few_count(queries, sifted):
     attend(query, keys, values, measure=FAR, strength=4.0)
     assert all(sifted)
     sifted.clear()
-    attend(query, keys, values, measure=FAR, strength=0.05)  # where most count, one block tells
-    assert sifted in ([False], [True] * len(sifted))
+    attend(query, keys, values, measure=FAR, strength=0.3)
+    assert sifted == [False]  # where many count, one block tells
 
 
 @pytest.mark.parametrize("queries", [1, 40])
