@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memlib.attention.scores import ORDINARY, _is_ordinary, _norm, _single, _unit
+from memlib.attention.scores import ORDINARY, _is_ordinary, _is_seen, _norm, _single, _unit
 from memlib.store.nearest import PRODUCTS, _lowered, nearest
 
 Backend = Literal["exact", "flat", "hnsw", "ivf"]
@@ -151,7 +151,9 @@ class Index:
 
     def search(self, query: Tensor, k: int, effort: int) -> Ints:
         """(L, M) -> slots (L, k); -1 where the search ended with fewer, or there is no index."""
-        if self.measure in PRODUCTS and query.numel() and not _is_ordinary(_norm(_single(query))):
+        if self.measure in PRODUCTS and not (
+            _is_seen(query) and _is_ordinary(_norm(_single(query)))
+        ):
             query = _lowered(query)
         vectors = self._vectors(query)
         if self.index is None or not _fits(vectors, vanish=True):
