@@ -17,7 +17,7 @@ AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(enc
 COLORS = ["color-contrast", "link-in-text-block"]
 CONTROLS = "article details > summary, article .toggle, .ml-quiz, .ml-player"
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa"]
-SIZES = {"wide": (1280, 800), "narrow": (390, 844)}
+SIZES = {"wide": (1300, 800), "narrow": (390, 844)}
 HEAVY = 2_000_000  # bytes of a page, without what all pages share (_static, loaded once)
 INK = "span.math, div.math"
 # Axe would take most of its time for the thousands of tokens in listings. While it looks, listings
@@ -163,6 +163,17 @@ def scroll(one: Visit) -> list[str]:
         return `${over} px: ` + wide.slice(-3).map(e => e.outerHTML.slice(0, 90)).join(' | ') }"""
     )
     return [f"sideways scroll by {over}"] if over else []
+
+
+def listings(one: Visit) -> list[str]:
+    """No code in full view, and nothing printed, scrolls sideways or has more than 72 columns."""
+    return one.page.eval_on_selector_all(
+        "article pre",
+        """all => all.filter(e => e.checkVisibility()).map(e => [e.scrollWidth - e.clientWidth,
+            e.textContent.split('\\n').reduce((a, b) => b.length > a.length ? b : a)])
+            .filter(([over, line]) => over > 0 || line.length > 72)
+            .map(([over, line]) => `${over} px, ${line.length - 72} columns too wide: ${line}`)""",
+    )
 
 
 def axe(one: Visit, type: str = "tag", values: Any = WCAG, parts: str = "") -> list[str]:

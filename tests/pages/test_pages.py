@@ -18,6 +18,7 @@ from playwright.sync_api import Browser
 PAGES = sorted(page.relative_to(HTML).as_posix() for page in HTML.rglob("*.html"))
 PAGES = [page for page in PAGES if page != "index.html" and not page.startswith("_static/")]
 CHAPTERS = [page for page in PAGES if page.startswith("book/")]
+NOTEBOOKS = {f"book/{path.stem}.html" for path in setup_cell.stored()}
 SCHEMES = ("light", "dark")
 
 
@@ -44,6 +45,8 @@ def test_page(browser: Browser, book: str, path: str, size: str) -> None:
     first, second = SCHEMES if size == "wide" else reversed(SCHEMES)
     with checks.visit(browser, book, path, size, first) as one:
         assert not checks.faults(one, checks.SHUT) + checks.weight(one)
+        if size == "wide" and path in NOTEBOOKS:
+            assert not checks.listings(one)
         if path in CHAPTERS:
             assert not controls.quizzes(one) + controls.players(one)
             controls.unfold(one)
@@ -135,6 +138,8 @@ PLANTED = {
     "undrawn math": (checks.math, r"<span class=math>\(x\)</span>", "not drawn"),
     "stray dollars": (checks.math, "<p>so $$x$$ is</p>", "not drawn"),
     "sideways scroll": (checks.scroll, "<div style='width:2000px'>wide</div>", "sideways"),
+    "wide line": (checks.listings, "<pre style='overflow:auto'>" + "x" * 300 + "</pre>", "px, "),
+    "long line": (checks.listings, "<pre style='font-size:2px'>" + "x" * 73 + "</pre>", "columns"),
     "low contrast": (checks.axe, "<p style='color:#bbb;background:#fff'>pale</p>", "contrast"),
     "pale token": (
         checks.axe,

@@ -60,7 +60,9 @@ def test_reference_passes(chapter, name, capsys):
     right, _ = proofs(chapter)[name]
     verdict = checkers(chapter)[name](right)
     assert verdict.ok, verdict.message
-    assert capsys.readouterr().out == f"{verdict}\n"
+    printed = capsys.readouterr().out
+    assert printed == f"{verdict}\n"
+    assert max(map(len, printed.splitlines())) <= 72
 
 
 @pytest.mark.parametrize(("chapter", "name"), all_proofs())
@@ -71,6 +73,7 @@ def test_mistakes_get_their_hint(chapter, name):
         verdict = checkers(chapter)[name](mistake)
         assert not verdict.ok, f"{name} accepts a wrong answer ({hint})"
         assert hint in verdict.message
+        assert max(map(len, str(verdict).splitlines())) <= 72
 
 
 @pytest.mark.parametrize(("chapter", "name"), all_proofs())

@@ -10,6 +10,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 __all__ = ["Verdict", "check", "compare", "exercise"]
 
 UNWRITTEN = "not written yet: "
+COLUMNS = 72  # that a page and a notebook show without scrolling
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Verdict:
         return self.ok
 
     def __str__(self) -> str:
-        return f"{'✓' if self.ok else '✗'} {self.message}"
+        lines = f"{'✓' if self.ok else '✗'} {self.message}".splitlines()
+        return "\n".join(textwrap.fill(line, COLUMNS, subsequent_indent="  ") for line in lines)
 
     __repr__ = __str__
 
