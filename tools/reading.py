@@ -66,6 +66,13 @@ def lines(cell: Cell) -> list[str]:
     return [line for line in source(cell).splitlines() if line.strip()]
 
 
+def order() -> list[str]:
+    """The notebooks after the introduction, in the order in which they are read."""
+    contents = (BOOK.parent / "_toc.yml").read_text(encoding="utf-8")
+    names = re.findall(r"file: book/(\w+)", contents)  # the introduction is the root
+    return [name for name in names if (BOOK / f"{name}.ipynb").exists()]
+
+
 def load(name: str) -> list[Cell]:
     """The cells of a chapter."""
     path = BOOK / f"{name}.ipynb"
