@@ -227,7 +227,7 @@ def error_rate(answer: Callable[..., Any]) -> Verdict:
                 lambda count, width: 1 - _error_rate(count, width)
             ),
         },
-        praise="right. Each wrong unit adds to the murmur, and from 0.138 on this runs away.",
+        praise="right: the chance of a wrong turn at the first step, and no cliff in it.",
         atol=1e-9,
         rtol=1e-6,
     )
