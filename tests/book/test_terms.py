@@ -36,6 +36,7 @@ TERMS = {
     "softmax": Term("key_value:equations", r"softmax"),
     "erase vector": Term("key_value:equations", r"erase vectors?"),
     "add vector": Term("key_value:equations", r"add vectors?"),
+    "one-hot": Term("key_value:equations", r"one[- ]hot"),
     "mask": Term("key_value:watching", r"masks?"),
     "content addressing": Term("content:idea", r"content[- ]address\w*"),
     "Hopfield network": Term("content:equations", r"hopfield"),
