@@ -75,7 +75,6 @@ def count(size, score, slots):
     return slots * size * math.exp(-score) / (1 - size + size * math.exp(-score))
 
 
-
 def ages_by_counting(filled):
     ages = []
     for row in filled.tolist():
