@@ -53,7 +53,7 @@ TERMS = {
     "bAbI": Term("memn2n:first-look", r"babi"),
     "hop": Term("memn2n:first-after", r"hops?"),
     "position encoding": Term("memn2n:idea-after", r"position encoding"),
-    "empty slot": Term("memn2n:nothing", r"empty slots?"),
+    "empty slot": Term("memn2n:idea-after", r"empty slots?"),
     "linear start": Term("memn2n:live", r"linear start"),
     "epoch": Term("memn2n:live", r"epochs?"),
     "token": Term("transformer:idea", r"tokens?"),

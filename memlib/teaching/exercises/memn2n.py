@@ -68,7 +68,7 @@ def one_hop(answer: Any) -> Verdict:
 
 @exercise
 def ages(answer: Callable[..., Any]) -> Verdict:
-    """Check a function told (B, N) of booleans -> how many sentences come after each."""
+    """Check a function filled (B, N) of booleans -> how many sentences come after each."""
     cases = [
         (torch.tensor([[True, True, True], [True, False, True]]),),
         (torch.tensor([[False, True, False, True, True, False]]),),
@@ -176,7 +176,7 @@ def clip(answer: Callable[..., Any]) -> Verdict:
             ),
             "nothing was clipped": lambda gradients, limit: gradients,
         },
-        praise="right: each keeps its direction, and none takes from another.",
+        praise="right: each keeps its direction, and the short ones their length.",
     )
 
 
