@@ -154,3 +154,55 @@ PROOFS = {
         },
     ),
 }
+
+
+# Second right answers: other ways.
+
+
+def wrong_bits_by_loops(logits, targets, mask):
+    said, told = logits.tolist(), targets.tolist()
+    return torch.tensor(
+        [
+            sum(
+                (a > 0) != (b == 1)
+                for t in steps.nonzero().flatten().tolist()
+                for a, b in zip(said[i][t], told[i][t], strict=True)
+            )
+            for i, steps in enumerate(mask)
+        ]
+    )
+
+
+def parameters_of_modules(inputs, outputs, width, hidden):
+    parts = (
+        torch.nn.LSTMCell(inputs + width, hidden),
+        torch.nn.Linear(hidden, 4 * width + 12),
+        torch.nn.Linear(hidden + width, outputs),
+        torch.nn.ParameterList([torch.zeros(n) for n in (width, hidden, hidden)]),
+    )
+    return sum(p.numel() for part in parts for p in part.parameters())
+
+
+def reverse_copy_step_by_step(vectors):
+    rows = vectors.tolist()
+    quiet = [0.0] * 8
+    inputs = [[*row, 0.0] for row in rows] + [[*quiet, 1.0]] + [[*quiet, 0.0] for _ in rows]
+    targets = [quiet] * (len(rows) + 1) + rows[::-1]
+    mask = [step > len(rows) for step in range(len(inputs))]
+    return torch.tensor(inputs), torch.tensor(targets), torch.tensor(mask)
+
+
+def best_cost_at_once(bits):  # the probability of all, by gamma functions
+    ones, zeros = sum(bits), len(bits) - sum(bits)
+    nats = math.lgamma(ones + 0.5) + math.lgamma(zeros + 0.5) - math.lgamma(len(bits) + 1)
+    return -(nats - math.log(math.pi)) / math.log(2)
+
+
+ALSO_RIGHT = {
+    "one_write": torch.tensor([2.0, 4.0])
+    + 0.5 * (torch.tensor([3.0, 3.0]) - torch.tensor([2.0, 0.0])),
+    "wrong_bits": wrong_bits_by_loops,
+    "parameters": parameters_of_modules,
+    "reverse_copy": reverse_copy_step_by_step,
+    "best_cost": best_cost_at_once,
+}
