@@ -1,7 +1,8 @@
 """Why do some machines that learned to copy fail on longer sequences, and others not?
 
 Each machine that `python -m experiments ntm --task copy` trained answers the same long sequences
-again, with one thing changed at a time and no further training. What mends it was the fault.
+again, with one thing changed at a time and no further training. What mends it was needed for the
+errors.
 """
 
 import argparse

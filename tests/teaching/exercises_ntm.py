@@ -1,6 +1,7 @@
 """Proofs of the checkers in *Neural Turing Machine*: right answers, and wrong ones by hint."""
 
 import math
+from itertools import combinations
 
 import torch
 
@@ -85,6 +86,19 @@ def always_ones(bits):
     return -sum(math.log2((sum(bits[:i]) + 0.5) / (i + 1)) for i in range(len(bits)))
 
 
+def by_luck(failed, group, others_failed, others):
+    every = failed + others_failed
+    good = sum(math.comb(group, k) * math.comb(others, every - k) for k in range(failed, every + 1))
+    return good / math.comb(group + others, every)
+
+
+def drawn_again(failed, group, others_failed, others):
+    every, p = failed + others_failed, group / (group + others)
+    return sum(
+        math.comb(every, k) * p**k * (1 - p) ** (every - k) for k in range(failed, every + 1)
+    )
+
+
 PROOFS = {
     "one_write": (
         [2.5, 5.5],
@@ -142,6 +156,17 @@ PROOFS = {
             "give the answer away": whispered,
         },
     ),
+    "by_luck": (
+        by_luck,
+        {
+            "only the ways with exactly": lambda f, g, o, n: (
+                math.comb(g, f) * math.comb(n, o) / math.comb(g + n, f + o)
+            ),
+            "left out the ways": lambda f, g, o, n: by_luck(f + 1, g, o - 1, n),
+            "fewer or as many": lambda f, g, o, n: 1 - by_luck(f + 1, g, o - 1, n),
+            "with replacement": drawn_again,
+        },
+    ),
     "best_cost": (
         best_cost,
         {
@@ -153,4 +178,63 @@ PROOFS = {
             "the mean": lambda bits: best_cost(bits) / len(bits),
         },
     ),
+}
+
+
+# Second right answers: other ways.
+
+
+def wrong_bits_by_loops(logits, targets, mask):
+    said, told = logits.tolist(), targets.tolist()
+    return torch.tensor(
+        [
+            sum(
+                (a > 0) != (b == 1)
+                for t in steps.nonzero().flatten().tolist()
+                for a, b in zip(said[i][t], told[i][t], strict=True)
+            )
+            for i, steps in enumerate(mask)
+        ]
+    )
+
+
+def parameters_of_modules(inputs, outputs, width, hidden):
+    parts = (
+        torch.nn.LSTMCell(inputs + width, hidden),
+        torch.nn.Linear(hidden, 4 * width + 12),
+        torch.nn.Linear(hidden + width, outputs),
+        torch.nn.ParameterList([torch.zeros(n) for n in (width, hidden, hidden)]),
+    )
+    return sum(p.numel() for part in parts for p in part.parameters())
+
+
+def reverse_copy_step_by_step(vectors):
+    rows = vectors.tolist()
+    quiet = [0.0] * 8
+    inputs = [[*row, 0.0] for row in rows] + [[*quiet, 1.0]] + [[*quiet, 0.0] for _ in rows]
+    targets = [quiet] * (len(rows) + 1) + rows[::-1]
+    mask = [step > len(rows) for step in range(len(inputs))]
+    return torch.tensor(inputs), torch.tensor(targets), torch.tensor(mask)
+
+
+def best_cost_at_once(bits):  # the probability of all, by gamma functions
+    ones, zeros = sum(bits), len(bits) - sum(bits)
+    nats = math.lgamma(ones + 0.5) + math.lgamma(zeros + 0.5) - math.lgamma(len(bits) + 1)
+    return -(nats - math.log(math.pi)) / math.log(2)
+
+
+def by_luck_by_dealing(failed, group, others_failed, others):
+    """Deal the failures to the machines in all ways, one by one."""
+    dealt = [*combinations(range(group + others), failed + others_failed)]
+    return sum(sum(m < group for m in hit) >= failed for hit in dealt) / len(dealt)
+
+
+ALSO_RIGHT = {
+    "one_write": torch.tensor([2.0, 4.0])
+    + 0.5 * (torch.tensor([3.0, 3.0]) - torch.tensor([2.0, 0.0])),
+    "wrong_bits": wrong_bits_by_loops,
+    "parameters": parameters_of_modules,
+    "reverse_copy": reverse_copy_step_by_step,
+    "by_luck": by_luck_by_dealing,
+    "best_cost": best_cost_at_once,
 }

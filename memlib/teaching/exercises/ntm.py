@@ -157,6 +157,30 @@ def reverse_copy(answer: Callable[..., Any]) -> Verdict:
 
 
 @exercise
+def by_luck(answer: Callable[..., Any]) -> Verdict:
+    """Check a function (failed, group, others_failed, others) -> the share of ways by luck."""
+    cases = [(6, 8, 3, 10), (2, 3, 1, 4), (0, 5, 3, 5), (5, 6, 4, 4)]
+    return check(
+        answer,
+        _by_luck,
+        cases,
+        mistakes={
+            "you counted only the ways with exactly this many: at least as many are asked for": (
+                lambda f, g, o, n: _by_luck(f, g, o, n) - _by_luck(f + 1, g, o - 1, n)
+            ),
+            "you left out the ways with just this many: they count, too": (
+                lambda f, g, o, n: _by_luck(f + 1, g, o - 1, n)
+            ),
+            "you counted the ways with fewer or as many: turn it round": (
+                lambda f, g, o, n: 1 - _by_luck(f + 1, g, o - 1, n)
+            ),
+            "you drew with replacement: a machine errs once": _with_replacement,
+        },
+        praise="right: with so few machines luck alone does that now and then.",
+    )
+
+
+@exercise
 def best_cost(answer: Callable[..., Any]) -> Verdict:
     """Check a function bits (list) -> what the best predictor without context pays, in bits."""
     cases = [([1, 1],), ([0],), ([1, 0, 1, 1, 1, 0, 1],), ([0] * 12,)]
@@ -208,6 +232,20 @@ def _reverse_copy(vectors: Tensor, order: int = -1) -> tuple[Tensor, Tensor, Ten
     inputs[length, bits] = 1
     targets[length + 1 :] = vectors.flip(0) if order < 0 else vectors
     return inputs, targets, torch.arange(2 * length + 1) > length
+
+
+def _by_luck(failed: int, group: int, others_failed: int, others: int) -> float:
+    every = failed + others_failed
+    ways = [math.comb(group, k) * math.comb(others, every - k) for k in range(every + 1)]
+    return sum(ways[failed:]) / sum(ways)
+
+
+def _with_replacement(failed: int, group: int, others_failed: int, others: int) -> float:
+    every, share = failed + others_failed, group / (group + others)
+    return sum(
+        math.comb(every, k) * share**k * (1 - share) ** (every - k)
+        for k in range(failed, every + 1)
+    )
 
 
 def _best_cost(
