@@ -259,7 +259,7 @@ def edit(answer: Callable[..., Any]) -> Verdict:
             "one slot alone was changed: others that weigh it feel it": loudest,
             "nothing was changed": nothing,
         },
-        praise="right: with more slots than questions there is room without harm.",
+        praise="right: where no question is a mixture of others, there is room without harm.",
         atol=1e-4,
     )
 
