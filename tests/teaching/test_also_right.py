@@ -33,7 +33,9 @@ def test_another_right_answer_passes(chapter, name, answer):
     assert verdict.ok, verdict.message
 
 
-@pytest.mark.parametrize("chapter", ["content", "key_value", "addressable", "dnc", "models"])
+@pytest.mark.parametrize(
+    "chapter", ["content", "key_value", "addressable", "dnc", "models", "store"]
+)
 def test_every_exercise_has_one(chapter):
     module = loaded(Path(__file__).with_name(f"exercises_{chapter}.py"))
     assert set(module.ALSO_RIGHT) == set(module.PROOFS)
