@@ -35,14 +35,14 @@ lab: environment  ## open the notebooks in JupyterLab
 	JUPYTER_PATH= JUPYTER_PREFER_ENV_PATH=1 "$(OUT)/.venv/bin/jupyter-lab" book/intro.ipynb
 
 test: lint  ## ruff, mypy, all tests with coverage, the doctests and every notebook
-	$(RUN) -m pytest --ignore=tests/pages -n 2 --cov --cov-report=term
+	$(RUN) -m pytest --ignore=tests/pages -n 2 --dist worksteal --cov --cov-report=term
 	$(BUILD) run
 
 fast: lint  ## ruff, mypy, and the tests and doctests that take less than five seconds each
-	$(RUN) -m pytest -m "not slow" --ignore=tests/pages -n 2
+	$(RUN) -m pytest -m "not slow" --ignore=tests/pages -n 2 --dist worksteal
 
 pages: book  ## every built page in headless Chromium: light and dark, wide and narrow
-	$(RUN) -m pytest tests/pages -n 2
+	$(RUN) -m pytest tests/pages -n 2 --dist worksteal
 
 notebooks: environment  ## every notebook in JupyterLab in a browser, and alone in an empty folder
 	NIGHTLY=1 $(RUN) -m pytest tests/pages/test_lab.py tests/book/test_alone.py

@@ -12,7 +12,7 @@ pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
 
 from experiments import __main__ as command
-from experiments import checkpoints, dnc, ntm, training
+from experiments import checkpoints, dnc, ntm, records, training
 from memlib import DNC, NTM, tasks
 
 TINY = {"slots": 5, "width": 6, "hidden": 8, "every": 32, "exam": 16, "sequences": 64}
@@ -253,3 +253,12 @@ def test_progress_is_solved_below_a_tenth_of_a_bit():
     model = ntm.make_model(run)
     assert run.figures(model, training.Progress(8, 4.0, points))["solved_sequences"] == 8
     assert run.figures(model, training.Progress(8, 4.0, points[:2]))["solved_sequences"] is None
+
+
+def test_two_records_of_one_published_table_agree():
+    folder = records.RESULTS
+    rows = json.loads((folder / "published_dnc.json").read_text())["rows"]
+    systems = json.loads((folder / "published_models.json").read_text())["systems"]
+    _, mean, _, best, *_ = next(row for row in rows if row[0] == "DNC, 8 read heads")
+    headlines = next(system["headlines"] for system in systems if system["id"] == "dnc")
+    assert [line["value"] for line in headlines[:2]] == [best, mean]

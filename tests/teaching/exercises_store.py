@@ -1,5 +1,6 @@
 """Proofs of the checkers of *Large stores*: solutions pass, typical errors are named."""
 
+import heapq
 import math
 
 import numpy as np
@@ -147,4 +148,46 @@ PROOFS = {
             "perplexity": lambda p: 2 ** -np.log2(p).mean(),
         },
     ),
+}
+
+
+def recall_by_hand(found, nearest):
+    hits = 0
+    for row, right in zip(found, nearest, strict=True):
+        for one in right:
+            hits += bool((row == one).any())
+    return hits / nearest.size
+
+
+def tried(pairs, c):
+    # Comparisons fall as long as another cluster saves more than the one it adds.
+    count = 1
+    while c * pairs / count - c * pairs / (count + 1) > 1:
+        count += 1
+    return count
+
+
+def enough_heap(scores, strength, share):
+    left = [-strength * float(score - scores.max()) for score in scores]
+    heapq.heapify(left)  # the best first
+    total, held, k = sum(math.exp(-x) for x in left), 0.0, 0
+    while held < share * total:
+        held += math.exp(-heapq.heappop(left))
+        k += 1
+    return k
+
+
+def mixed_by_matrix(p_model, tokens, weights, share):
+    one_hot = np.eye(len(p_model))[tokens]
+    return share * (weights @ one_hot) + (1 - share) * p_model
+
+
+ALSO_RIGHT = {
+    "room": sum(1_000_000 * width * size for width, size in ((64, 4), (64, 4), (1, 8))),
+    "which_ids": {2, 3, 4, 5},
+    "recall": recall_by_hand,
+    "best_count": tried,
+    "enough": enough_heap,
+    "mixed": mixed_by_matrix,
+    "bits_per_byte": lambda p: math.log2(1 / math.prod(p)) / len(p),
 }

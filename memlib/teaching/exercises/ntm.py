@@ -176,7 +176,7 @@ def by_luck(answer: Callable[..., Any]) -> Verdict:
             ),
             "you drew with replacement: a machine errs once": _with_replacement,
         },
-        praise="right: with so few machines luck alone does that now and then.",
+        praise="right: how sure one may be depends on which machines count.",
     )
 
 

@@ -25,7 +25,7 @@ def room(answer: Any) -> Verdict:
             "an int64 takes 8 bytes, not 4": 516_000_000,
             "these are numbers, not bytes: a float32 takes 4 bytes, an int64 takes 8": 129_000_000,
         },
-        praise="right: 520 bytes a pair. An index keeps the keys once more.",
+        praise="right: 520 bytes a pair. An index keeps the keys once more, a graph its links too.",
         rtol=1e-9,
     )
 
