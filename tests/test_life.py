@@ -321,7 +321,7 @@ ELSEWHERE = {
     "ddp": _trained_together,
 }
 OF_MODULES = {"state_dict", "meta", "skip_init", "to", "compile", "functional_call", "ddp"}
-LATER = {"compile": "2.13", "export": "2.13"}  # versions of torch
+LATER = dict.fromkeys(("compile", "export", "vmap"), "2.13")  # versions of torch
 
 
 def _cells() -> list[Any]:
