@@ -150,7 +150,7 @@ def least_sharpening(answer: Callable[..., Any]) -> Verdict:
                 )
             ),
         },
-        praise="right: the softer the shift, the larger γ must be.",
+        praise="right: the softer the shift, the larger γ must be (up to ε = 1/3).",
     )
 
 
