@@ -134,7 +134,7 @@ def faults(cells: list[Cell]) -> list[str]:
 
 def main(names: list[str]) -> None:
     """Prints what each chapter asks of a reader, and, of those named, what is too long."""
-    for name in names or sorted(path.stem for path in BOOK.glob("*.ipynb")):
+    for name in names or order():
         total = measure(parts(load(name), name)[0])
         print(f"{name:24} {total.words:5} words {total.visible:4} visible lines", end="")
         print(f" {total.folded:4} folded {total.figures:3} figures {total.minutes:6.0f} minutes")

@@ -11,31 +11,33 @@ NAMED = r"\\(?:text|operatorname|tag|begin|end)\s*\{[^{}]*\}"  # words, not lett
 ACCENTS = r"\\(?:tilde|widetilde|hat|bar)\s*"  # another state of the same letter
 GREEK = "alpha|beta|gamma|Delta|eta|theta|kappa|lambda|nu|xi|pi|rho|phi|psi"
 ORDER = reading.order()
-LETTER = re.compile(rf"\\math(?:bf|cal)\s*\{{?\w\}}?|\\(?:{GREEK})(?![A-Za-z])|[A-Za-z]")
+SIGN = re.compile(rf"\\math(?:bf|cal)\s*\{{?\w\}}?|\\(?:{GREEK})(?![A-Za-z])")
+COMMAND = re.compile(r"\\[A-Za-z]+")
 SCRIPT = re.compile(
     r"(?P<base>\S?)(?P<kind>[_^])(?:\{(?P<long>[^{}]*)\}|(?P<short>\\[A-Za-z]+|\S))"
 )
-SUM = r"\\(?:sum|prod)\s*_\{?[^}\s\\]*"  # a running index
 
 
 def letters(formula: str) -> tuple[set[str], set[str]]:
-    """The letters of a formula, without their indices; and the letters of the indices."""
+    """The letters of a formula, powers too; and those of its lower indices.
+
+    A single letter above is a label, as in $w^c$, and does not count; nor does Euler's number.
+    """
     text, low = re.sub(rf"{NAMED}|{ACCENTS}", " ", formula), ""
     while match := SCRIPT.search(text):
-        inner = match["long"] if match["long"] is not None else match["short"]
-        power = match["kind"] == "^" and match["base"] == "e"  # Euler's number: main letters
-        low += "" if power or match["kind"] == "^" else f" {inner}"
-        base = "" if power else match["base"]
-        text = text[: match.start()] + base + (f" {inner}" if power else " ") + text[match.end() :]
+        base, above = match["base"], match["kind"] == "^"
+        power = match["long"] if above else None
+        if not above:
+            low += f" {match['long'] if match['long'] is not None else match['short']}"
+        elif base == "e":
+            base, power = "", match["long"] or match["short"]
+        text = f"{text[: match.start()]}{base} {power or ''} {text[match.end() :]}"
     return _found(text), _found(low)
 
 
 def _found(text: str) -> set[str]:
-    known = {re.sub(r"[\s{}]", "", m) for m in LETTER.findall(text)}
-    words = re.compile(r"\\[A-Za-z]+")
-    spared = re.sub(r"\\math(bf|cal)\s*\{?\w\}?", " ", text)
-    plain = set(re.findall(r"[A-Za-z]", words.sub(" ", spared)))
-    return {k for k in known if k.startswith("\\")} | plain
+    signs = {re.sub(r"[\s{}]", "", sign) for sign in SIGN.findall(text)}
+    return signs | set(re.findall("[A-Za-z]", COMMAND.sub(" ", SIGN.sub(" ", text))))
 
 
 def equations(name: str) -> list[tuple[str, str]]:
@@ -89,7 +91,7 @@ def test_the_notation_page_lists_what_is_written(name: str) -> None:
 
 def test_letters_are_found() -> None:
     assert letters(r"w_n = e^{\beta K(q, k_n)} \tag{2}") == ({"w", r"\beta", "K", "q", "k"}, {"n"})
-    assert letters(r"\tilde w_t(i)^{\gamma_t}") == ({"w", "i"}, {"t"})
+    assert letters(r"\tilde w_t(i)^{\gamma_t} w^c") == ({"w", "i", r"\gamma"}, {"t"})
     assert letters(r"\mathbf{M}_t \odot \text{erase}") == ({r"\mathbfM"}, {"t"})
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import axe_playwright_python
+import reading
 from playwright.sync_api import Browser, Page, Request, Response
 
 HTML = Path(os.environ.get("MEMLIB_PAGES", Path(__file__).parents[2] / "_build" / "html")).resolve()
@@ -166,13 +167,16 @@ def scroll(one: Visit) -> list[str]:
 
 
 def listings(one: Visit) -> list[str]:
-    """No code in full view, and nothing printed, scrolls sideways or has more than 72 columns."""
+    """No code in full view, and nothing printed, scrolls sideways or has too many columns."""
     return one.page.eval_on_selector_all(
         "article pre",
-        """all => all.filter(e => e.checkVisibility()).map(e => [e.scrollWidth - e.clientWidth,
+        """(all, columns) => all.filter(e => e.checkVisibility()).map(e => [
+            e.scrollWidth - e.clientWidth,
             e.textContent.split('\\n').reduce((a, b) => b.length > a.length ? b : a)])
-            .filter(([over, line]) => over > 0 || line.length > 72)
-            .map(([over, line]) => `${over} px, ${line.length - 72} columns too wide: ${line}`)""",
+            .filter(([over, line]) => over > 0 || line.length > columns)
+            .map(([over, line]) =>
+                `${over} px, ${line.length - columns} columns too wide: ${line}`)""",
+        reading.COLUMNS,
     )
 
 
