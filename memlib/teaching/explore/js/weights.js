@@ -1,0 +1,59 @@
+/**
+ * Weights as `weights.py` packs them: half precision in base64, with shapes and metadata.
+ *
+ * @typedef {{metadata: Record<string, any>, tensors: Record<string, {shape: number[], half: string}>}} Packed
+ */
+
+/** Every number of half precision by its bits, so that a weight is a look-up. */
+const HALF = (() => {
+  const table = new Float32Array(1 << 16);
+  for (let bits = 0; bits < table.length; bits++) {
+    const sign = bits >> 15 ? -1 : 1;
+    const exponent = (bits >> 10) & 31;
+    const fraction = (bits & 1023) / 1024;
+    const size = exponent ? 2 ** (exponent - 15) * (1 + fraction) : 2 ** -14 * fraction;
+    table[bits] = exponent === 31 ? NaN : sign * size;
+  }
+  return table;
+})();
+
+/**
+ * @param {string} text base64
+ * @returns {Uint8Array}
+ */
+export function bytes(text) {
+  const binary = atob(text);
+  const out = new Uint8Array(binary.length);
+  for (let i = 0; i < out.length; i++) out[i] = binary.charCodeAt(i);
+  return out;
+}
+
+/**
+ * @param {Packed} packed
+ * @returns {Record<string, any>} by name a vector, or rows of a matrix, or nested rows
+ */
+export function unpack(packed) {
+  /** @type {Record<string, any>} */
+  const out = {};
+  for (const [name, { shape, half }] of Object.entries(packed.tensors)) {
+    const raw = bytes(half);
+    const flat = new Float32Array(raw.length / 2);
+    for (let i = 0; i < flat.length; i++) flat[i] = HALF[raw[2 * i] | (raw[2 * i + 1] << 8)];
+    out[name] = rows(flat, shape);
+  }
+  return out;
+}
+
+/**
+ * @template {Float32Array | Int8Array} T
+ * @param {T} flat
+ * @param {number[]} shape
+ * @returns {any} views of the same numbers, nested by shape
+ */
+export function rows(flat, shape) {
+  if (shape.length < 2) return flat;
+  const size = flat.length / shape[0];
+  return Array.from({ length: shape[0] }, (_, i) =>
+    rows(flat.subarray(i * size, (i + 1) * size), shape.slice(1)),
+  );
+}
