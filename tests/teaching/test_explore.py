@@ -54,9 +54,13 @@ class TestJoin:
         assert "return { a, b, C, d, e };" in join("m.js", root=store(tmp_path, m=text))
 
     def test_comments_go_and_texts_stay(self, tmp_path: Path) -> None:
-        text = '/** A\n * b. */\n// gone\nexport const a = "// kept"; // kept\n  // gone too\n'
+        text = (
+            '/** A\n * b. */\n// gone\nexport const a = "// kept"; // kept\n  // gone too\n'
+            "const b =\n  /** @type {kept} */ (a);\n/** @type {gone} */\n"
+        )
         script = join("m.js", root=store(tmp_path, m=text))
-        assert script.count("kept") == 2
+        assert script.count("kept") == 3
+        assert "(a);" in script
         assert "gone" not in script
 
     @pytest.mark.parametrize(
