@@ -57,7 +57,8 @@ export class Frame {
     }
     await pause();
     this.draw = await this.page.build(this, data);
-    this.lab.append(this.said, this.heard, this.bar(), this.tries());
+    if (!this.said.isConnected) this.lab.append(this.said); // a page may want it elsewhere
+    this.lab.append(this.heard, this.bar(), this.tries());
     await pause();
     this.lab.hidden = false;
     this.root.classList.add("ml-live");
