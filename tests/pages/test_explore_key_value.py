@@ -19,7 +19,7 @@ NAMES = {
     "scaled_dot": "scaled dot",
     "cosine": "cosine",
 }
-PLACES = torch.linspace(-1, 5, 121, dtype=torch.float64)
+PLACES = torch.arange(-20, 101).double() / 20
 
 
 def start() -> KeyValueState:

@@ -42,8 +42,10 @@ export const page = {
   },
   tries: [
     {
-      text: "Take the 0 and leave its hole white. Which digit comes back, and how sure is it?",
-      state: { asked: 0, fill: "white" },
+      text:
+        "Set β to 32, take the 0 and leave its hole white: which digit comes back, and how sure is " +
+        "it? And with the average in the hole?",
+      state: { asked: 0, fill: "white", power: 5 },
     },
     {
       text:
@@ -58,6 +60,7 @@ export const page = {
       state: { network: "classical", fill: "grey", steps: 10 },
     },
   ],
+  largest: { count: STORED, steps: STEPS },
   build,
 };
 
@@ -86,12 +89,12 @@ function build(frame, { pictures, average }) {
       frame.set({ hole: replaced(hole, i, "0"), drawn: replaced(drawn, i, ink) });
     },
   });
-  const answer = digit("What the memory recalls", 32);
+  const answer = digit("What the memory recalls", 35);
   const stored = shelf(pictures, (asked) => frame.set({ asked, drawn: AS_TAKEN }));
   const fall = descent(STEPS);
   const other = button("Other noise", () => frame.set({ seed: (now().seed % 9999) + 1 }));
   const more = button("One more update", () => frame.set({ steps: now().steps + 1 }));
-  const kind = (/** @type {number} */ n) => `${n % 10} (number ${n + 1})`;
+  const kind = (/** @type {number} */ n) => `${n % 10} (no. ${n + 1})`;
   const beta = (/** @type {number} */ power) => round(2 ** power, power < 3 ? 1 : 0);
   const strength = slider(frame, "power", {
     label: "strength β",
@@ -106,9 +109,10 @@ function build(frame, { pictures, average }) {
     el(
       "div",
       { class: "ml-row" },
-      panel("Given: draw on it, or use arrows and space", given.element),
+      panel("Given: draw on it", given.element),
       panel("Recalled", answer.element),
     ),
+    frame.said,
     choose(frame, "brush", "The brush", { rub: "rubs out", ink: "draws ink" }),
     el(
       "div",
@@ -129,12 +133,8 @@ function build(frame, { pictures, average }) {
     strength,
     slider(frame, "steps", { label: "updates", low: 1, high: STEPS, step: 1 }),
     el("div", { class: "ml-bar" }, more, other),
-    el(
-      "div",
-      { class: "ml-row" },
-      panel("The stored digits, and what each counts", stored.element),
-      panel("The way down", fall.element),
-    ),
+    panel("The stored digits, and what each counts", stored.element),
+    panel("The way down", fall.element),
   );
 
   return (/** @type {ReturnType<typeof now>} */ state) => {

@@ -151,6 +151,7 @@ function build(frame) {
   const says = { label: "it says", low: 0, high: WARM, step: 0.5, show: warm };
   frame.lab.append(
     ...drawn.elements,
+    frame.said,
     slider(frame, "here", here),
     slider(frame, "strength", { label: "strength β", low: 0, high: 20, step: 0.5 }),
     choose(frame, "measure", "Measure", MEASURES),

@@ -64,7 +64,7 @@ export function descent(most) {
     label: "Energy after each update",
     x: [0, most],
     y: [-0.08, 1.12],
-    height: 190,
+    height: 170,
     xticks: [0, 5, 10, 15, 20],
     yticks: [],
     xlabel: "update",
