@@ -159,7 +159,7 @@ function build(frame) {
     el(
       "div",
       { class: "ml-row" },
-      panel("The memory, and how much each slot counts", held.element, el("p", {}, drop)),
+      panel("Six slots, and what each counts", held.element, el("p", {}, drop)),
       el(
         "div",
         {},
@@ -199,7 +199,7 @@ function sentence({ here, at, written, strength, measure }, weights) {
   const equal = filled.filter((n) => Math.abs(weights[n] - weights[best]) < 1e-9);
   const away = (/** @type {number} */ n) => Math.abs(at[n] - here);
   const nearest = filled.reduce((a, b) => (away(b) < away(a) ? b : a));
-  const start = `At kilometer ${round(here)}`;
+  const start = `At kilometer ${round(here)},`;
   if (filled.length === 1) return `${start} the only station answers, with 100 %.`;
   if (equal.length > 1) {
     const who = equal.length === filled.length ? "all" : equal.length;

@@ -60,8 +60,12 @@ export function recaller(pictures, average) {
   const sign = (/** @type {number} */ ink) => (ink >= INK / 2 ? 1 : -1);
   const patterns = Array.from(pictures, prepare);
   const signs = Array.from(pictures, (picture) => Float64Array.from(picture, sign));
-  /** @type {Record<number, Float64Array[]>} by how many are stored */
-  const connections = {};
+  /** @type {Record<number, {joined: Matrix, lowest: number}>} by how many are stored */
+  const nets = {};
+  const classicalNet = (/** @type {Matrix} */ kept) => {
+    const joined = new ClassicalHopfield().connections(kept);
+    return { joined, lowest: Math.min(...Array.from(kept, (pattern) => height(pattern, joined))) };
+  };
 
   /** @param {Asked} asked @returns {Recall} */
   const modern = (asked) => {
@@ -82,8 +86,8 @@ export function recaller(pictures, average) {
   const classical = (asked) => {
     const { count, hole, fill, steps } = asked;
     const kept = signs.slice(0, count);
-    connections[count] ??= new ClassicalHopfield().connections(kept);
-    const joined = connections[count];
+    nets[count] ??= classicalNet(kept);
+    const { joined, lowest } = nets[count];
     // Grey is neither sign: a unit that is not known.
     const unknown = (/** @type {number} */ i) => fill === "grey" && hole[i] === "1";
     const ink = filled(asked, pictures, average);
@@ -97,7 +101,6 @@ export function recaller(pictures, average) {
     }
     const weights = Float64Array.from(kept, (pattern) => dot(pattern, state) / state.length);
     const picture = state.map((s) => ((s + 1) * INK) / 2);
-    const lowest = Math.min(...kept.map((pattern) => height(pattern, joined)));
     return { query, state, weights, energies, picture, lowest };
   };
   return (asked) => (asked.network === "modern" ? modern(asked) : classical(asked));
