@@ -133,10 +133,10 @@ def clusters(browser: Browser, plant: tuple[str, str] = NO) -> dict[str, float]:
         ours.append((ids[0, 0].tolist(), lists[0].tolist(), index_of.nlist + looked))
         cases.append(case)
     asked = """c => { const f = new Clusters(c.keys, c.centers).nearest(c.query, c.k, c.effort);
-        return [f.slots, f.clusters, f.compared] }"""
+        return [f.found, f.clusters, f.compared] }"""
     with engine(browser, "store.js", plant=plant) as page:
         theirs = ask(page, asked, cases)
-    names = ("slots", "clusters", "compared")
+    names = ("found", "clusters", "compared")
     return {
         name: float(sum(a[n] != b[n] for a, b in zip(ours, theirs, strict=True)))
         for n, name in enumerate(names)
@@ -151,7 +151,7 @@ def test_clusters_find_what_the_store_finds(browser: Browser) -> None:
 @pytest.mark.parametrize(
     ("name", "plant"),
     {
-        "slots": ("few ? within.fill(true) : within", "within"),
+        "found": ("few ? within.fill(true) : within", "within"),
         "clusters": ("this.centers, effort, this.measure", "this.centers, effort"),
         "compared": ("this.centers.length + mask", "mask"),
     }.items(),
@@ -257,7 +257,7 @@ def test_the_page_reads_words_as_python_does(browser: Browser) -> None:
     ("name", "plant"),
     {
         "pieces": ("/ ?(?:[\\p{L}\\p{N}]+|", "/ ?(?:[\\p{L}\\p{N}']+|"),
-        "vectors": ("number * scale[n]", "number * scale[0]"),
+        "vectors": ("whole[i] * scale[Math.floor(i / columns)]", "whole[i] * scale[0]"),
         "nothing": (
             "const sum = new Float64Array(this.vectors[0].length)",
             "const sum = Float64Array.from(this.vectors[0])",

@@ -94,16 +94,16 @@ export class Clusters {
    * @param {Vector} query (M)
    * @param {number} k
    * @param {number} effort how many clusters are looked into
-   * @returns {{slots: number[], clusters: number[], mask: boolean[], compared: number}} what is
-   *   found, where, and how many comparisons it took
+   * @returns {{found: number[], clusters: number[], mask: boolean[], compared: number}} which slots,
+   *   in which clusters, what is compared, and how many comparisons it takes
    */
   nearest(query, k, effort) {
     const clusters = nearest(query, this.centers, effort, this.measure);
     const within = this.of.map((one) => clusters.includes(one));
     const few = within.filter(Boolean).length < Math.min(k, this.keys.length);
     const mask = few ? within.fill(true) : within; // too few: an exact search
-    const slots = nearest(query, this.keys, k, this.measure, mask);
+    const found = nearest(query, this.keys, k, this.measure, mask);
     const compared = this.centers.length + mask.filter(Boolean).length;
-    return { slots, clusters, mask, compared };
+    return { found, clusters, mask, compared };
   }
 }

@@ -60,9 +60,10 @@ export function halves(text) {
 export function unpackRows(packed) {
   const scale = halves(packed.scale.half);
   const whole = new Int8Array(bytes(packed.bytes).buffer);
-  return rows(whole, packed.shape).map((/** @type {Int8Array} */ row, /** @type {number} */ n) =>
-    Float32Array.from(row, (number) => number * scale[n]),
-  );
+  const columns = packed.shape[1];
+  const flat = new Float32Array(whole.length);
+  for (let i = 0; i < flat.length; i++) flat[i] = whole[i] * scale[Math.floor(i / columns)];
+  return rows(flat, packed.shape);
 }
 
 /**
