@@ -243,7 +243,7 @@ def test_what_it_asks_to_try_comes_out_as_a_surprise(browser: Browser, book: str
         assert (lead(), one.seen["weights"]) == ("The capital of Scotland is Edinburgh.", [1])
         one.put("facts read, k", len(STOPS) - 1)
         assert lead() == "The capital of Scotland is Edinburgh."
-        assert 0.16 < one.seen["weights"][0] < 0.2  # the quiz asks for it
+        assert 0.17 < one.seen["weights"][0] < 0.19  # the quiz asks for it
         one.button("Reset").click()
         answer = one.root.get_by_role("checkbox", name="the answer is in the key")
         assert lead() == "The capital of Kenya is Nairobi."
