@@ -1,0 +1,40 @@
+/**
+ * Words by number (memlib/tasks/babi.py), and what is typed as sentences.
+ */
+
+/**
+ * @param {string} text
+ * @returns {string[][]} its sentences, which end at a point, a question mark or a line; their
+ *   words are lower-case and free of punctuation
+ */
+export function sentences(text) {
+  const parts = text.toLowerCase().split(/[.?!\n]/);
+  return parts.map((part) => part.match(/[^\s,]+/g) ?? []).filter((words) => words.length);
+}
+
+export class Vocabulary {
+  /**
+   * @param {string[]} words all of them; number 0 is padding
+   */
+  constructor(words) {
+    this.words = words;
+    this.numbers = new Map(words.map((word, number) => [word, number]));
+    this.numbers.delete(words[0]);
+  }
+
+  /**
+   * @param {string} word
+   * @returns {boolean}
+   */
+  has(word) {
+    return this.numbers.has(word);
+  }
+
+  /**
+   * @param {string[]} sentence
+   * @returns {number[]} its known words by number; an unknown one is skipped, as if not said
+   */
+  encode(sentence) {
+    return sentence.flatMap((word) => this.numbers.get(word) ?? []);
+  }
+}
