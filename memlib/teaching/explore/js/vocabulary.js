@@ -3,13 +3,20 @@
  */
 
 /**
+ * @param {string} sentence
+ * @returns {string[]} its words, lower-case and free of punctuation
+ */
+export function wordsOf(sentence) {
+  return sentence.toLowerCase().match(/[^\s.,?!]+/g) ?? [];
+}
+
+/**
  * @param {string} text
- * @returns {string[][]} its sentences, which end at a point, a question mark or a line; their
- *   words are lower-case and free of punctuation
+ * @returns {string[]} its sentences, which end at a point, a question mark or a line
  */
 export function sentences(text) {
-  const parts = text.toLowerCase().split(/[.?!\n]/);
-  return parts.map((part) => part.match(/[^\s,]+/g) ?? []).filter((words) => words.length);
+  const parts = text.match(/[^.?!\n]+[.?!]*/g) ?? [];
+  return parts.map((part) => part.trim()).filter((part) => wordsOf(part).length);
 }
 
 export class Vocabulary {
