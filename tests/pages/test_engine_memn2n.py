@@ -90,7 +90,7 @@ def test_any_network_is_memlibs(browser: Browser) -> None:
     ("name", "plant"),
     [
         ("places", ("i + 0.5 - of / 2", "i + 1 - of / 2")),
-        ("scores", ("word !== 0);\n    const width", "word > -1);\n    const width")),
+        ("scores", ("word !== 0);\n    const places", "word > -1);\n    const places")),
         ("scores", ("kept.map((x, k) => (this.relu ?", "kept.map((x, k) => (!this.relu ?")),
         ("weights", ("newest.length - 1 - n", "n")),
         ("weights", ("told.slice(-this.slots)", "told.slice(0, this.slots)")),
@@ -182,7 +182,7 @@ def test_the_reader_answers_the_real_tasks_as_the_original(browser: Browser) -> 
     [
         ("(bits >> 10) & 31", "(bits >> 10) & 15"),
         ("this.empty = options.empty ?? true", "this.empty = false"),
-        ('encoding === "position"', 'encoding === "bag"'),
+        ('encoding === "bag"', 'encoding !== "bag"'),
         ("this.numbers.get(word) ?? []", "this.numbers.get(word) ?? 1"),
     ],
 )

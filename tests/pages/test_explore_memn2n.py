@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from explorables import FRAME, Explorable, axe, close, every_look, malformed, op
 from playwright.sync_api import Browser, Page
 
 TRAINED, SURE = 1e-3, 0.02
+QUIZ = Path(__file__).parents[2] / "book/quizzes/memn2n.json"
 WORD = re.compile(r"[^\s.,?!]+")
 STRANGE = ["walked", "attic", "hello", "Zeppelin", "ran"]
 
@@ -284,6 +287,22 @@ def test_what_it_asks_to_try_comes_out_as_a_surprise(browser: Browser, book: str
         check(one, "no", 0.99)
         one.root.get_by_role("checkbox").uncheck()
         check(one, "yes", 0.9)
+
+
+def test_the_quiz_asks_what_the_page_shows(browser: Browser, book: str) -> None:
+    (item,) = (i for i in json.loads(QUIZ.read_text("utf-8")) if i["id"] == "again")
+    (right,) = (a["value"] for a in item["answers"] if a["correct"])
+    with opened(browser, book, "memn2n") as one:
+        write(one, "Story", "John went to the office.\nMary moved to the garden.", by_key=True)
+        write(one, "Question", "Where is John?", by_key=True)
+        for told in range(1, right + 1):
+            answered = "garden" if told == right else "office"
+            share = answer(one.state, rounded=False)[0].softmax(-1)
+            assert reader(rounded=False)[1].answers[int(share.argmax())] == answered
+            assert f"The answer: {answered} (" in one.said
+            if told >= right - 1:
+                assert f"{share.max():.0%}" == "99%"
+            edit(one, 1, "Tell again", by_key=False)
 
 
 PLANTED = {  # what is done behind the reader's back

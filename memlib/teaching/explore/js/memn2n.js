@@ -61,8 +61,24 @@ export class MemN2N {
     this.embeddings = Array.from({ length: matrices }, (_, k) => tensors[`embeddings.${k}`]);
     /** @type {Matrix} */
     this.answer = tensors.answer ?? tensors[`embeddings.${hops}`].slice(1, answers + 1);
+    /** @type {Map<number, Float64Array[]>} */
+    this.made = new Map();
     /** @type {Matrix | undefined} */
     this.between = tensors.between;
+  }
+
+  /**
+   * @param {number} words
+   * @param {number} width
+   * @returns {Float64Array[]} the weights l of a sentence, made once for each length
+   */
+  places(words, width) {
+    const found = this.made.get(words);
+    if (found) return found;
+    const bag = this.encoding === "bag";
+    const places = bag ? full(words, width, 1) : positionEncoding(words, width);
+    this.made.set(words, places);
+    return places;
   }
 
   /**
@@ -76,11 +92,10 @@ export class MemN2N {
   encode(sentence, matrix, age) {
     const table = this.embeddings[matrix];
     const words = sentence.filter((word) => word !== 0);
-    const width = table[0].length;
-    const place = this.encoding === "position" && positionEncoding(words.length, width);
-    const sum = new Float64Array(width);
+    const places = this.places(words.length, table[0].length);
+    const sum = new Float64Array(table[0].length);
     words.forEach((word, j) => {
-      for (let k = 0; k < width; k++) sum[k] += (place ? place[j][k] : 1) * table[word][k];
+      for (let k = 0; k < sum.length; k++) sum[k] += places[j][k] * table[word][k];
     });
     if (!this.temporal || age === undefined) return sum;
     return sum.map((x, k) => x + table[this.vocabSize + age][k]);

@@ -36,8 +36,11 @@ export const KEPT = [
   },
 ];
 
-/** Each makes new lines of them, and says which one is chosen then. */
-/** @type {Record<string, (lines: string[], at: number) => [string[], number]>} */
+/**
+ * Each makes new lines of the old ones, of which one is chosen, and says which is chosen then.
+ *
+ * @type {Record<string, (lines: string[], at: number) => [string[], number]>}
+ */
 export const EDITS = {
   "Move up": (lines, at) => moved(lines, at, Math.max(at - 1, 0)),
   "Move down": (lines, at) => moved(lines, at, Math.min(at + 1, lines.length - 1)),

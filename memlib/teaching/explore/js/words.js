@@ -69,18 +69,19 @@ export function shelf(frame, fields, known) {
       }
     }
   };
+  const every = new Set(known);
   const skipped = el("p", { class: "ml-words", hidden: true });
   let before = "";
   const show = () => {
     const words = inputs.flatMap(({ input }) => wordsOf(input.value));
-    const strange = [...new Set(words)].filter((word) => !known.includes(word));
+    const strange = [...new Set(words)].filter((word) => !every.has(word));
     put(skipped, { hidden: !strange.length });
     if (strange.join(" ") === before) return;
     before = strange.join(" ");
     const buttons = strange.slice(0, 12).map((word) => {
       return button(word, () => replace(word), { class: "ml-unknown" });
     });
-    skipped.replaceChildren("Not known, so passed over:", ...buttons);
+    skipped.replaceChildren("Not known; choose one to replace it:", ...buttons);
   };
   return { element, skipped, show };
 }

@@ -39,7 +39,7 @@ export const page = {
     },
     {
       text:
-        "Where Mary is, order decides (prediction 1). Now bring the parts of Julie’s day into " +
+        "Where Mary is, order decides (prediction 1). Now bring the parts of Julie's day into " +
         "every order: which one confuses it?",
       state: JULIE,
     },
