@@ -48,7 +48,9 @@ def explore_html(name: str, first: str, **data: Any) -> str:
     module, root = f"pages/{name}.js", name_of(name)
     script = join("frame.js", module)
     run = f"{constant('frame.js')}.mount({here(root)}, {constant(module)}.page);"
-    css = THEME_CSS + FIGURE_CSS + (JS.parent / "explore.css").read_text(encoding="utf-8")
+    own = JS / "pages" / f"{name}.css"  # what this page alone needs, where it needs anything
+    sheets = [JS.parent / "explore.css", *([own] if own.exists() else [])]
+    css = THEME_CSS + FIGURE_CSS + "".join(one.read_text(encoding="utf-8") for one in sheets)
     given = json.dumps(data, default=_given, separators=(",", ":")).replace("</", "<\\/")
     return (
         f"<style>{css}</style>"

@@ -115,13 +115,15 @@ export function pick(label, options, onchange) {
  * @param {Frame} frame
  * @param {string} field a text
  * @param {string} label
- * @param {Record<string, any>} [attributes] of the input: maxlength, list, ...
+ * @param {Record<string, any>} [attributes] of the input: maxlength, list, ...; with `rows` it has
+ *   several lines
  * @returns {HTMLElement}
  */
 export function text(frame, field, label, attributes = {}) {
   const oninput = () => frame.set({ [field]: input.value });
-  const plain = { type: "text", autocomplete: "off", autocapitalize: "off", spellcheck: "false" };
-  const input = el("input", {
+  const plain = { autocomplete: "off", autocapitalize: "off", spellcheck: "false" };
+  const input = el(attributes.rows ? "textarea" : "input", {
+    ...(attributes.rows ? {} : { type: "text" }),
     ...plain,
     "data-lm-suppress-shortcuts": "true",
     oninput,
