@@ -6,13 +6,26 @@
  */
 import { dot, norm, softmax } from "./tensor.js";
 
+/**
+ * @param {Vector} vector of any size: its squares may be beyond every number
+ * @returns {Float64Array} q / |q|; zeros stay zeros
+ */
+function unit(vector) {
+  const greatest = Array.from(vector).reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+  if (!greatest) return new Float64Array(vector.length);
+  const near = Float64Array.from(vector, (x) => x / greatest);
+  const length = norm(near);
+  return near.map((x) => x / length);
+}
+
 /** @type {Record<Measure, (query: Vector, key: Vector) => number>} */
 const MEASURES = {
   dot,
   scaled_dot: (query, key) => dot(query, key) / Math.sqrt(query.length),
   cosine(query, key) {
-    const lengths = norm(query) * norm(key);
-    return lengths ? dot(query, key) / lengths : 0;
+    const lengths = [norm(query), norm(key)];
+    const ordinary = lengths.every((length) => length > 1e-140 && length < 1e140);
+    return ordinary ? dot(query, key) / lengths[0] / lengths[1] : dot(unit(query), unit(key));
   },
   negative_squared_distance(query, key) {
     let sum = 0;
