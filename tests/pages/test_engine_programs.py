@@ -5,21 +5,15 @@ The text is Python's: here each line is read by Python itself, and its steps are
 
 from __future__ import annotations
 
-import ast
 import functools
-import re
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import typed_programs as typed
 from engine import ask, engine, worst
 from playwright.sync_api import Browser
-from torch import Tensor
-
-from memlib import programs
-from memlib.addressable.programs import Program, Step
 
 CASES, CLOSE = 200, 1e-5
 WRONG = [  # lines that are refused, whatever the tape
@@ -52,43 +46,6 @@ WRONG = [  # lines that are refused, whatever the tape
     "yield Step)",
     "7 = yield Step()",
 ]
-
-
-@dataclass
-class Typed:
-    """A text as a program of memlib; `line` is the one that it stands on."""
-
-    text: str
-    names: dict[str, Any]
-    line: int = 0
-    done: list[int] = field(default_factory=list)
-
-    def steps(self) -> Program:
-        """Each line by Python's own reading of it, with vectors for numbers in brackets."""
-        for line in self.text.split("\n"):
-            self.line += 1
-            if not (code := line.split("#")[0].strip()):
-                continue
-            name, _, rest = re.fullmatch(r"(?:(\S+) = )?(yield )?(.*)", code).groups()  # type: ignore[union-attr]
-            tree = ast.fix_missing_locations(Vectors().visit(ast.parse(rest, mode="eval")))
-            if name:
-                ast.parse(f"{name} = 1")
-            read = yield eval(compile(tree, "line", "eval"), dict(self.names))
-            self.done.append(self.line)
-            if name:
-                self.names[name] = read
-
-
-class Vectors(ast.NodeTransformer):
-    """`[1, 0]` is a vector where memlib asks for one."""
-
-    def visit_List(self, node: ast.List) -> ast.AST:
-        return ast.Call(ast.Name("vector", ast.Load()), [node], [])
-
-
-def vector(numbers: list[float]) -> Tensor:
-    assert not any(isinstance(number, Tensor) for number in numbers), "a vector among numbers"
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def draw(seed: int) -> list[dict[str, Any]]:
@@ -138,20 +95,10 @@ def line(rng: np.random.Generator, width: int, *, first: bool) -> str:
 
 def ours(case: dict[str, Any]) -> tuple[list[Any], int, str]:
     """What memlib does: states after each step, and the line and reason of a refusal."""
-    allowed: dict[str, Any] = {"Step": Step, "torch": torch, "vector": vector}
     names = {k: torch.as_tensor(v) if k != "C" else v for k, v in case["names"].items()}
-    memory = torch.as_tensor(case["memory"])
-    program, why = Typed(case["text"], {**allowed, **names}), ""
-    try:
-        trace = programs.run(program.steps(), memory)
-    except Exception as error:
-        why = f"{type(error).__name__}: {error}"
-        good = "\n".join(case["text"].split("\n")[: program.line - 1])
-        if not program.done or program.line == program.done[-1]:
-            return [], program.line, why
-        trace = programs.run(Typed(good, {**allowed, **names}).steps(), memory)
-    states = zip(trace.reads, trace.weights, trace.memories, trace.wrote, strict=True)
-    return [[r, w, m.flatten(), [float(x)]] for r, w, m, x in states], program.line, why
+    trace, line_, why = typed.run(case["text"], names, torch.as_tensor(case["memory"]))
+    states = zip(*trace, strict=True) if trace else ()
+    return [[r, w, m.flatten(), [float(x)]] for r, w, m, x in states], line_, why
 
 
 @functools.cache
@@ -170,34 +117,6 @@ THEIRS = """c => {
     return { why, moments: moments.map(m =>
         [m.read, m.weights, m.memory.flatMap(row => [...row]), [Number(m.wrote)]]) };
 }"""
-MEANINGS = [  # what memlib or Python says, and what the page says about the same line
-    (r"move must be an integer", r"move must be an integer"),
-    (r"move must be in \[-1, 1\]; got (-?\d+)", r"move must be in \[-1, 1\]; got \1"),
-    (r"strength must be", r"strength must be"),
-    (r"sharpening must be", r"sharpening must be"),
-    (r"key must have shape .*at most (M = \d+); got (\(\d+,\))", r"key must .* \1; got \2"),
-    (r"add must have shape|Sizes of tensors|expanded size", r"add must have shape"),
-    (r"(key|add) must be a torch.Tensor", r"\1 must be a vector"),
-    (r"NameError: name '(\w+)'", r"\1 is not known|a line must be a Step"),
-    (r"TypeError: .*unexpected keyword argument '(\w+)'", r"a Step has .*; got \1"),
-    (r"SyntaxError: keyword argument repeated: (\w+)", r"\1 is given twice"),
-    (r"SyntaxError: (?:cannot assign|.*)", r"cannot be a name|here must be|missing|one line|Step"),
-    (r"at least one Step; got none", r"at least one Step; got none"),
-    (r"number of slots must be at least 3; got 2", r"number of slots must be at least 3; got 2"),
-    (r"a vector among numbers", r"here must be a number"),
-    (r"slice indices|TypeError: .*index", r"whole numbers|here must be a number"),
-    (r"not subscriptable|expected Tensor", r"here must be a vector"),
-]
-
-
-def same_meaning(right: str, told: str) -> bool:
-    """Whether a refusal of the page says what memlib's says."""
-    for ours_, theirs in MEANINGS:
-        if match := re.search(ours_, right):
-            for number, group in enumerate(match.groups(), 1):
-                theirs = theirs.replace(f"\\{number}", re.escape(group))
-            return re.search(theirs, told) is not None
-    return False
 
 
 def differences(browser: Browser, plant: tuple[str, str] = ("", "")) -> list[str]:
@@ -211,7 +130,7 @@ def differences(browser: Browser, plant: tuple[str, str] = ("", "")) -> list[str
         refused += bool(why)
         if bool(why) != bool(answer["why"]):
             found.append(f"one is refused: {case['text']!r}: {why!r}, {answer['why']!r}")
-        elif why and not same_meaning(why, answer["why"]):
+        elif why and not typed.same_meaning(why, answer["why"]):
             found.append(f"another reason: {case['text']!r}: {why!r}, {answer['why']!r}")
         elif answer["why"].startswith("Line") and f"Line {line_}:" not in answer["why"]:
             found.append(f"another line: {case['text']!r}: {line_}, {answer['why']!r}")
@@ -240,7 +159,7 @@ def test_a_wrong_line_is_refused_for_the_same_reason(browser: Browser) -> None:
         assert line_ == 3
         assert len(states) == len(answer["moments"]) == 1
         assert answer["why"].startswith("Line 3: ")
-        assert same_meaning(why, answer["why"]), (why, answer["why"])
+        assert typed.same_meaning(why, answer["why"]), (why, answer["why"])
 
 
 @pytest.mark.parametrize(
