@@ -165,7 +165,7 @@ def program(one: Explorable, rng: np.random.Generator, *, by_key: bool) -> None:
             one.press(press) if by_key else one.button(press).click()
             compare_program(one)
         if tape == "copy":
-            one.slide("slots of the tape", int(rng.integers(-5, 3)))
+            one.slide("tape slots", int(rng.integers(-5, 3)))
         one.slide("step", int(rng.integers(-5, 6)))
         compare_program(one)
 

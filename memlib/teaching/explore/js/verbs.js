@@ -11,11 +11,14 @@ import { dot, norm, softmax } from "./tensor.js";
  * @returns {Float64Array} q / |q|; zeros stay zeros
  */
 function unit(vector) {
-  const greatest = Array.from(vector).reduce((most, x) => Math.max(most, Math.abs(x)), 0);
-  if (!greatest) return new Float64Array(vector.length);
-  const near = Float64Array.from(vector, (x) => x / greatest);
+  const near = new Float64Array(vector);
+  let greatest = 0;
+  for (let i = 0; i < near.length; i++) greatest = Math.max(greatest, Math.abs(near[i]));
+  if (!greatest) return near;
+  for (let i = 0; i < near.length; i++) near[i] /= greatest;
   const length = norm(near);
-  return near.map((x) => x / length);
+  for (let i = 0; i < near.length; i++) near[i] /= length;
+  return near;
 }
 
 /** @type {Record<Measure, (query: Vector, key: Vector) => number>} */
@@ -23,9 +26,11 @@ const MEASURES = {
   dot,
   scaled_dot: (query, key) => dot(query, key) / Math.sqrt(query.length),
   cosine(query, key) {
-    const lengths = [norm(query), norm(key)];
-    const ordinary = lengths.every((length) => length > 1e-140 && length < 1e140);
-    return ordinary ? dot(query, key) / lengths[0] / lengths[1] : dot(unit(query), unit(key));
+    const [a, b] = [norm(query), norm(key)];
+    const ordinary = Math.min(a, b) > 1e-140 && Math.max(a, b) < 1e140;
+    if (ordinary) return dot(query, key) / a / b;
+    const near = unit(query);
+    return norm(near) ? dot(near, unit(key)) : 0;
   },
   negative_squared_distance(query, key) {
     let sum = 0;

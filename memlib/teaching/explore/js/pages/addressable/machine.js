@@ -26,7 +26,8 @@ const KNOWN = {
     ],
     words:
       "Words: marker and row1 to row8, a slot wide (the last column is the marker's). A part of " +
-      "a vector: row1[0 : 4]. Numbers: [1, 0, 0, 0, 0, 0, 0, 0, 1].",
+      "a vector: row1[0 : 4]. Numbers: [1, 0, 0, 0, 0, 0, 0, 0, 1]. What is read may be given a " +
+      "name: seen = yield Step(move=+1).",
   },
   list: {
     steps: [
@@ -103,7 +104,7 @@ export function machine(frame, data) {
     }
   };
   const scrub = slider(frame, "at", { label: "step", low: 0, high: LONGEST, step: 1 });
-  const size = slider(frame, "slots", { label: "slots of the tape", low: 3, high: 12, step: 1 });
+  const size = slider(frame, "slots", { label: "tape slots", low: 3, high: 12, step: 1 });
 
   const element = panel(
     "A program and its tape",

@@ -15,7 +15,7 @@ import { typed } from "../../typed.js";
 import { address } from "../../verbs.js";
 
 export const MOST = 32; // moves with the same knobs
-export const LONGEST = 2000; // letters of a program
+export const LONGEST = 1200; // letters of a program
 const ROWS = Array.from({ length: 8 }, (_, i) => `row${i + 1}`);
 const STORE = ["yield Step(add=marker)", ...ROWS.map((row) => `yield Step(move=+1, add=${row})`)];
 const walk = (/** @type {string} */ way) => Array(7).fill(`yield Step(move=${way})`);
