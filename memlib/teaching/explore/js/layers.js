@@ -1,0 +1,146 @@
+/**
+ * The two layers of a Transformer (memlib/transformer), one token at a time.
+ *
+ * @import { Matrix, Vector } from "./tensor.js"
+ * @typedef {{position: number, keys: Vector[], values: Vector[]}} Slot what a token wrote: where it
+ *   stands in the text, and a key and a value a head
+ */
+import { dot, linear } from "./tensor.js";
+import { address, read } from "./verbs.js";
+
+/**
+ * @param {Vector} x
+ * @param {Vector} weight
+ * @param {Vector} bias
+ * @returns {Float64Array} x with mean 0 and standard deviation 1, then scaled and shifted
+ */
+export function layerNorm(x, weight, bias) {
+  let mean = 0;
+  let square = 0;
+  for (let i = 0; i < x.length; i++) mean += x[i] / x.length;
+  for (let i = 0; i < x.length; i++) square += (x[i] - mean) ** 2 / x.length;
+  const deviation = Math.sqrt(square + 1e-5);
+  return Float64Array.from(x, (number, i) => ((number - mean) / deviation) * weight[i] + bias[i]);
+}
+
+/**
+ * Tell where a token stands, R_t x: numbers j and j + M/2 are turned by the angle t base^(-2j/M).
+ *
+ * @param {Vector} x (M)
+ * @param {number} position t
+ * @param {number} [base]
+ * @returns {Float64Array} (M); what is left of a dot product of two is how far they are apart
+ */
+export function rotate(x, position, base = 10000) {
+  const half = x.length / 2;
+  const turned = new Float64Array(x.length);
+  for (let j = 0; j < half; j++) {
+    const angle = position * base ** (-j / half);
+    const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
+    turned[j] = x[j] * cos - x[j + half] * sin;
+    turned[j + half] = x[j + half] * cos + x[j] * sin;
+  }
+  return turned;
+}
+
+/**
+ * @param {Float64Array} x
+ * @param {number} heads
+ * @returns {Float64Array[]} a part of the same numbers for each head
+ */
+function split(x, heads) {
+  const width = x.length / heads;
+  return Array.from({ length: heads }, (_, h) => x.subarray(h * width, (h + 1) * width));
+}
+
+/** Attention whose past is a memory: a list of slots, one a token, which the caller keeps. */
+export class MemoryAttention {
+  /**
+   * @param {{query: Matrix, key: Matrix, value: Matrix, output: Matrix}} weights W_Q, W_K, W_V, W_O
+   * @param {number} heads H
+   */
+  constructor({ query, key, value, output }, heads) {
+    this.query = query;
+    this.key = key;
+    this.value = value;
+    this.output = output;
+    this.heads = heads;
+  }
+
+  /**
+   * What a token writes: k_t = R_t W_K x_t and v_t = W_V x_t.
+   *
+   * @param {Vector} x
+   * @param {number} position
+   * @returns {Slot}
+   */
+  slot(x, position) {
+    const keys = split(linear(x, this.key), this.heads).map((key) => rotate(key, position));
+    return { position, keys, values: split(linear(x, this.value), this.heads) };
+  }
+
+  /**
+   * Where it looks, by q_t = R_t W_Q x_t.
+   *
+   * @param {Vector} x
+   * @param {number} position
+   * @param {Slot[]} slots
+   * @returns {Float64Array[]} each head's weights over the slots
+   */
+  address(x, position, slots) {
+    return split(linear(x, this.query), this.heads).map((query, h) =>
+      address(
+        rotate(query, position),
+        slots.map((slot) => slot.keys[h]),
+      ),
+    );
+  }
+
+  /**
+   * What comes back: o_t = the sum over heads of W_O times what each has read.
+   *
+   * @param {Vector[]} weights of each head over the slots
+   * @param {Slot[]} slots
+   * @returns {Float64Array}
+   */
+  read(weights, slots) {
+    const reads = weights.map((w, h) =>
+      read(
+        w,
+        slots.map((slot) => slot.values[h]),
+      ),
+    );
+    return linear(
+      reads.flatMap((r) => [...r]),
+      this.output,
+    );
+  }
+}
+
+/** The memory whose slots are learned: f(x) = the sum of relu(x . key_n) value_n. */
+export class FeedForward {
+  /**
+   * @param {Matrix} keys (N, D)
+   * @param {Matrix} values (N, D)
+   */
+  constructor(keys, values) {
+    this.keys = keys;
+    this.values = values;
+  }
+
+  /**
+   * @param {Vector} x
+   * @returns {Float64Array} how much each slot has to say
+   */
+  address(x) {
+    return Float64Array.from(this.keys, (key) => Math.max(0, dot(key, x)));
+  }
+
+  /**
+   * @param {Vector} weights
+   * @returns {Float64Array}
+   */
+  read(weights) {
+    return read(weights, this.values);
+  }
+}
