@@ -131,7 +131,7 @@ def test_layers_are_memlibs(browser: Browser) -> None:
         "rotate": ("** (-j / half)", "** (-j / x.length)"),
         "weights": ("address(\n        rotate(query, position)", "address(\n        query"),
         "attention": ("slot.values[h]", "slot.values[0]"),
-        "address": ("Math.max(0, dot(key, x))", "dot(key, x)"),
+        "address": ("Math.max(0, score)", "score"),
         "memory": ("return read(weights, this.values)", "return read(weights, this.keys)"),
     }.items(),
 )

@@ -9,7 +9,7 @@
  * @typedef {{
  *   attention: MemoryAttention,
  *   feedForward: FeedForward,
- *   norms: ((x: Vector) => Float64Array)[],
+ *   norms: ((x: Float64Array) => Float64Array)[],
  * }} Block a layer of each kind, each with the norm of what it is given
  * @typedef {Slot[][]} Cache of each layer the slots, the oldest first
  * @typedef {{logits: Float64Array, weights: Float64Array[][], activations: Float64Array[]}} Step
@@ -118,7 +118,7 @@ export class Decoder {
  * @returns {Decoder}
  */
 export function teach(model, country, here, there) {
-  const apart = sum(model.embedding[here], model.embedding[there], -1);
+  const apart = sum(Float64Array.from(model.embedding[here]), model.embedding[there], -1);
   for (let n = 0; n < model.blocks.length; n++) {
     const memory = model.blocks[n].feedForward;
     const weights = model.forward([country])[0].activations[n];
@@ -135,9 +135,9 @@ export function teach(model, country, here, there) {
   return model;
 }
 
-/** @type {(a: Vector, b: Vector, times?: number) => Float64Array} a and so many times b */
+/** @type {(a: Float64Array, b: Vector, times?: number) => Float64Array} a and so many times b */
 function sum(a, b, times = 1) {
-  return Float64Array.from(a, (number, i) => number + times * b[i]);
+  return a.map((number, i) => number + times * b[i]);
 }
 
 /** @type {(slots: Slot[], other: Slot[]) => Slot} the last slot, with the value of another */
@@ -152,7 +152,7 @@ function spread(weights, slots, last) {
   return out;
 }
 
-/** @type {(tensors: Record<string, any>, name: string) => (x: Vector) => Float64Array} */
+/** @type {(tensors: Record<string, any>, name: string) => (x: Float64Array) => Float64Array} */
 function norm(tensors, name) {
   return (x) => layerNorm(x, tensors[`${name}.weight`], tensors[`${name}.bias`]);
 }

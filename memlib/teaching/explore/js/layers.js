@@ -5,11 +5,11 @@
  * @typedef {{position: number, keys: Vector[], values: Vector[]}} Slot what a token wrote: where it
  *   stands in the text, and a key and a value a head
  */
-import { dot, linear } from "./tensor.js";
+import { linear } from "./tensor.js";
 import { address, read } from "./verbs.js";
 
 /**
- * @param {Vector} x
+ * @param {Float64Array} x
  * @param {Vector} weight
  * @param {Vector} bias
  * @returns {Float64Array} x with mean 0 and standard deviation 1, then scaled and shifted
@@ -20,7 +20,7 @@ export function layerNorm(x, weight, bias) {
   for (let i = 0; i < x.length; i++) mean += x[i] / x.length;
   for (let i = 0; i < x.length; i++) square += (x[i] - mean) ** 2 / x.length;
   const deviation = Math.sqrt(square + 1e-5);
-  return Float64Array.from(x, (number, i) => ((number - mean) / deviation) * weight[i] + bias[i]);
+  return x.map((number, i) => ((number - mean) / deviation) * weight[i] + bias[i]);
 }
 
 /**
@@ -104,16 +104,12 @@ export class MemoryAttention {
    * @returns {Float64Array}
    */
   read(weights, slots) {
-    const reads = weights.map((w, h) =>
-      read(
-        w,
-        slots.map((slot) => slot.values[h]),
-      ),
-    );
-    return linear(
-      reads.flatMap((r) => [...r]),
-      this.output,
-    );
+    const reads = new Float64Array(this.output[0].length);
+    for (const [h, w] of weights.entries()) {
+      const values = slots.map((slot) => slot.values[h]);
+      reads.set(read(w, values), (h * reads.length) / this.heads);
+    }
+    return linear(reads, this.output);
   }
 }
 
@@ -133,7 +129,7 @@ export class FeedForward {
    * @returns {Float64Array} how much each slot has to say
    */
   address(x) {
-    return Float64Array.from(this.keys, (key) => Math.max(0, dot(key, x)));
+    return linear(x, this.keys).map((score) => Math.max(0, score));
   }
 
   /**
