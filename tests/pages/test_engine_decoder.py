@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import base64
 import copy
-import json
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from apart import FILE, by_hand, chapter, machine
 from engine import ask, engine, worst
 from playwright.sync_api import Browser
 from torch import Generator, Tensor
 
-import memlib
-from experiments import capitals, checkpoints
+from experiments import capitals
 from memlib import Decoder, FeedForward, MemoryAttention
 from memlib.teaching.explore.weights import pack
-from memlib.transformer.positions import _rotate, _turns, _visible
+from memlib.transformer.positions import _rotate, _turns
 
 CASES, CLOSE, HALF, SURE = 200, 1e-5, 1e-3, 0.02
-ROOT = Path(__file__).parents[2]
-FILE = ROOT / "results" / "capitals.safetensors"
 PARTS = [f"{part} of {n}" for n in (1, 2) for part in ("head 1", "head 2", "feed-forward")]
 
 
@@ -94,7 +90,7 @@ LAYERS = """c => {
     const weights = c.x.map((x, t) => attention.address(x, t, slots.slice(0, t + 1)));
     return {
         norm: c.x.map((x) => layerNorm(x, ...c.norm)),
-        rotate: rotate(c.x[0], c.far),
+        rotate: rotate(c.x[0], turns(c.far, c.x[0].length)),
         weights: weights.at(-1),
         attention: weights.map((w, t) => attention.read(w, slots.slice(0, t + 1))),
         address: c.x.map((x) => memory.address(x)),
@@ -128,8 +124,8 @@ def test_layers_are_memlibs(browser: Browser) -> None:
     ("name", "plant"),
     {
         "norm": ("+ 1e-5", "+ 1e-2"),
-        "rotate": ("** (-j / half)", "** (-j / x.length)"),
-        "weights": ("address(\n        rotate(query, position)", "address(\n        query"),
+        "rotate": ("((-2 * j) / width)", "(-j / width)"),
+        "weights": ("this.turned(this.query, x, position)", "split(linear(x, this.query), this.heads)"),
         "attention": ("slot.values[h]", "slot.values[0]"),
         "address": ("Math.max(0, score)", "score"),
         "memory": ("return read(weights, this.values)", "return read(weights, this.keys)"),
@@ -140,50 +136,6 @@ def test_a_wrong_layer_is_found(browser: Browser, name: str, plant: tuple[str, s
 
 
 # A decoder, told what to leave out: by hand, with memlib's verbs
-
-
-def by_hand(model: Decoder, tokens: list[int], cuts: dict[str, Any]) -> dict[str, list[Tensor]]:
-    """What is seen of a text: logits, and of each layer weights, activations and values."""
-    without, edits = cuts.get("without", ()), cuts.get("edits", ())
-    dropped, window = cuts.get("dropped", ()), cuts.get("window")
-    place = torch.arange(len(tokens))
-    forgotten = torch.tensor([t in dropped for t in place.tolist()])
-    readable = _visible(place[None], place[None], window)[0, 0]
-    readable &= ~forgotten | torch.eye(len(tokens), dtype=torch.bool)  # its own token reads it
-    others = []  # (edit, values of each layer), by texts that go on with another token there
-    for edit in edits:
-        if edit["position"] < len(tokens):
-            before = [e for e in edits if e["position"] < edit["position"]]
-            text = [*tokens[: edit["position"]], edit["token"]]
-            others.append((edit, by_hand(model, text, {**cuts, "edits": before})["values"]))
-    x = model.embedding[torch.tensor(tokens)]
-    seen: dict[str, list[Tensor]] = {"weights": [], "activations": [], "values": []}
-    for n, block in enumerate(model.blocks, 1):
-        part: Any = block
-        layer, asked = part.attention, part.attention_norm(x)
-        turns = _turns(place[None], layer.head_width, layer.base, x.dtype)
-        q, k, v = (
-            linear(asked).unflatten(-1, (layer.heads, -1)).transpose(0, 1)
-            for linear in (layer.query, layer.key, layer.value)
-        )
-        q, k = (_rotate(vectors[None], turns)[0] for vectors in (q, k))
-        weights = memlib.address(q, k, mask=readable)  # (H, T, T)
-        later = v.clone()
-        for edit, values in others:
-            if n in edit["layers"]:
-                later[:, edit["position"]] = values[n - 1][:, edit["position"]]
-        own = weights.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
-        heads = memlib.read(weights, later) + own * (v - later)
-        for h in range(layer.heads):
-            heads[h] *= f"head {h + 1} of {n}" not in without
-        x = x + layer.output(heads.transpose(0, 1).flatten(1))
-        activations = part.feed_forward.address(part.feed_forward_norm(x))
-        x = x + (f"feed-forward of {n}" not in without) * memlib.read(
-            activations, part.feed_forward.values
-        )
-        for name, what in (("weights", weights), ("activations", activations), ("values", v)):
-            seen[name].append(what)
-    return {**seen, "logits": [model.norm(x) @ model.embedding.T]}
 
 
 def draw_cuts(rng: np.random.Generator, length: int, vocabulary: int, index: int) -> dict[str, Any]:
@@ -246,14 +198,6 @@ def unpacked(answer: list[str], like: dict[str, list[Tensor]]) -> dict[str, floa
 
 def numbers(text: str) -> Tensor:
     return torch.tensor(np.frombuffer(base64.b64decode(text), np.float32))
-
-
-@lru_cache
-def machine(kind: str) -> Decoder:
-    """The recorded machine: "original", or "rounded" to half precision."""
-    model = capitals.make_model()
-    model.load_state_dict(checkpoints.load(FILE)[0])
-    return model.eval() if kind == "original" else model.half().double().eval()
 
 
 def small(rng: np.random.Generator) -> Decoder:
@@ -408,15 +352,13 @@ def test_the_machine_decides_as_the_original(browser: Browser) -> None:
 
 
 def test_facts_are_written_as_in_the_chapter(browser: Browser) -> None:
-    edits, right, model = [], [], machine("rounded")
-    names: dict[str, Any] = {"torch": torch, "copy": copy, "memlib": memlib, "net": model}
-    for cell in ("feed-inside", "edit-run"):
-        exec(source(cell), names)
+    edits, right, model, teach = [], [], machine("rounded"), chapter()
+    countries = torch.arange(16)[:, None]
     for country in range(16):
         for capital in sorted(set(range(48, 64)) - {country + 48}):
             edits.append([country, country + 48, capital])
             with torch.no_grad():
-                right.append(names["teach"](model, country, capital)(names["countries"])[0][:, 0])
+                right.append(teach(model, country, capital)(countries)[0][:, 0])
     found = {}
     for plant in (
         ("", ""),
@@ -434,9 +376,3 @@ TAUGHT = """(edit) => {
     const model = teach(models[0], ...edit);
     return Array.from({ length: 16 }, (_, country) => model.forward([country])[0].logits);
 }"""
-
-
-def source(cell: str) -> str:
-    """A cell of the chapter."""
-    book = json.loads((ROOT / "book/transformer.ipynb").read_text(encoding="utf-8"))
-    return "".join(*(c["source"] for c in book["cells"] if c["id"] == cell))

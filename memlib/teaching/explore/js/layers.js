@@ -24,21 +24,29 @@ export function layerNorm(x, weight, bias) {
 }
 
 /**
- * Tell where a token stands, R_t x: numbers j and j + M/2 are turned by the angle t base^(-2j/M).
+ * @param {number} position t
+ * @param {number} width M
+ * @param {number} [base]
+ * @returns {{cos: Float64Array, sin: Float64Array}} of the angles t base^(-2j/M), j below M/2
+ */
+export function turns(position, width, base = 10000) {
+  const angles = new Float64Array(width / 2).map((_, j) => position * base ** ((-2 * j) / width));
+  return { cos: angles.map(Math.cos), sin: angles.map(Math.sin) };
+}
+
+/**
+ * Tell where a token stands, R_t x: numbers j and j + M/2 are turned together.
  *
  * @param {Vector} x (M)
- * @param {number} position t
- * @param {number} [base]
+ * @param {{cos: Vector, sin: Vector}} turns of its position
  * @returns {Float64Array} (M); what is left of a dot product of two is how far they are apart
  */
-export function rotate(x, position, base = 10000) {
+export function rotate(x, { cos, sin }) {
   const half = x.length / 2;
   const turned = new Float64Array(x.length);
   for (let j = 0; j < half; j++) {
-    const angle = position * base ** (-j / half);
-    const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
-    turned[j] = x[j] * cos - x[j + half] * sin;
-    turned[j + half] = x[j + half] * cos + x[j] * sin;
+    turned[j] = x[j] * cos[j] - x[j + half] * sin[j];
+    turned[j + half] = x[j + half] * cos[j] + x[j] * sin[j];
   }
   return turned;
 }
@@ -65,6 +73,19 @@ export class MemoryAttention {
     this.value = value;
     this.output = output;
     this.heads = heads;
+    /** @type {ReturnType<typeof turns>[]} by position, as they are needed */
+    this.turns = [];
+  }
+
+  /**
+   * @param {Matrix} weight W_Q or W_K
+   * @param {Vector} x
+   * @param {number} position
+   * @returns {Float64Array[]} R_t W x of each head
+   */
+  turned(weight, x, position) {
+    this.turns[position] ??= turns(position, weight.length / this.heads);
+    return split(linear(x, weight), this.heads).map((part) => rotate(part, this.turns[position]));
   }
 
   /**
@@ -75,7 +96,7 @@ export class MemoryAttention {
    * @returns {Slot}
    */
   slot(x, position) {
-    const keys = split(linear(x, this.key), this.heads).map((key) => rotate(key, position));
+    const keys = this.turned(this.key, x, position);
     return { position, keys, values: split(linear(x, this.value), this.heads) };
   }
 
@@ -88,9 +109,9 @@ export class MemoryAttention {
    * @returns {Float64Array[]} each head's weights over the slots
    */
   address(x, position, slots) {
-    return split(linear(x, this.query), this.heads).map((query, h) =>
+    return this.turned(this.query, x, position).map((query, h) =>
       address(
-        rotate(query, position),
+        query,
         slots.map((slot) => slot.keys[h]),
       ),
     );
