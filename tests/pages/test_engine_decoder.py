@@ -125,7 +125,10 @@ def test_layers_are_memlibs(browser: Browser) -> None:
     {
         "norm": ("+ 1e-5", "+ 1e-2"),
         "rotate": ("((-2 * j) / width)", "(-j / width)"),
-        "weights": ("this.turned(this.query, x, position)", "split(linear(x, this.query), this.heads)"),
+        "weights": (
+            "this.turned(this.query, x, position)",
+            "split(linear(x, this.query), this.heads)",
+        ),
         "attention": ("slot.values[h]", "slot.values[0]"),
         "address": ("Math.max(0, score)", "score"),
         "memory": ("return read(weights, this.values)", "return read(weights, this.keys)"),

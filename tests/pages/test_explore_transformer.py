@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from apart import by_hand, chapter, machine, source
+from apart import ROOT, by_hand, chapter, machine, source
 from explorables import FRAME, Explorable, axe, close, every_look, malformed, opened, restored
 from playwright.sync_api import Browser
 
@@ -211,7 +212,8 @@ def test_it_goes_on_by_itself_up_to_as_much_as_it_reads(browser: Browser, book: 
             add.click()
             assert one.seen["tokens"][-1] == said
         assert len(one.seen["tokens"]) == 32
-        one.root.get_by_label("Your text", exact=True).press_sequentially(" Zoe")
+        one.root.get_by_label("Your text", exact=True).press("End")
+        one.page.keyboard.type(" Zoe")
         assert one.root.get_by_text("too late to be read").filter(visible=True).count() == 1
 
 
@@ -240,6 +242,20 @@ def test_what_it_asks_to_try_comes_out_as_a_surprise(browser: Browser, book: str
         moved = [WORDS[c] for c, said in enumerate(one.seen["alone"]) if said == 62 and c != 14]
         assert len(moved) == 11
         assert "6 of 16" in one.said
+
+
+def test_the_quiz_on_the_smallest_window(browser: Browser, book: str) -> None:
+    quiz = json.loads((ROOT / "book/quizzes/transformer.json").read_text(encoding="utf-8"))
+    (question,) = (item for item in quiz if item["id"] == "apart")
+    (right,) = (a["value"] for a in question["answers"] if a["correct"])
+    with opened(browser, book, "transformer") as one:
+        found = {}
+        for window in range(32, 0, -1):
+            one.put("window", window)
+            found[window] = answer(one)
+    assert min(window for window, said in found.items() if said == "Peru") == right
+    assert all(found[window] == "Peru" for window in range(right, 33))
+    assert found[6] == "Cleo"
 
 
 PLANTED = {  # what is done behind the reader's back
