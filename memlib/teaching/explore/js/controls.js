@@ -113,6 +113,41 @@ export function pick(label, options, onchange) {
 
 /**
  * @param {Frame} frame
+ * @param {string} field a number or a choice
+ * @param {string} label
+ * @param {(state: any) => Record<string, Record<string, string>>} groups by name the options: by
+ *   value, what is shown
+ * @returns {HTMLElement}
+ */
+export function select(frame, field, label, groups) {
+  const onchange = () => {
+    const number = typeof frame.state[field] === "number";
+    frame.set({ [field]: number ? Number(input.value) : input.value });
+  };
+  const input = el("select", { "aria-label": label, onchange });
+  let before = "";
+  frame.controls.push((state) => {
+    const now = groups(state);
+    if (JSON.stringify(now) !== before) input.replaceChildren(...optgroups(now));
+    before = JSON.stringify(now);
+    input.value = String(state[field]);
+  });
+  return el("label", { class: "ml-text" }, el("span", {}, label), input);
+}
+
+/** @type {(groups: Record<string, Record<string, string>>) => HTMLElement[]} */
+function optgroups(groups) {
+  return Object.entries(groups).map(([label, options]) =>
+    el(
+      "optgroup",
+      { label },
+      ...Object.entries(options).map(([value, name]) => el("option", { value }, name)),
+    ),
+  );
+}
+
+/**
+ * @param {Frame} frame
  * @param {string} field a text
  * @param {string} label
  * @param {Record<string, any>} [attributes] of the input: maxlength, list, ...; with `rows` it has

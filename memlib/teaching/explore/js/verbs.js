@@ -77,7 +77,8 @@ export function read(weights, values) {
   const value = new Float64Array(values.length ? values[0].length : 0);
   for (let n = 0; n < weights.length; n++) {
     const weight = weights[n];
-    if (weight) for (let i = 0; i < value.length; i++) value[i] += weight * values[n][i];
+    const row = values[n];
+    if (weight) for (let i = 0; i < value.length; i++) value[i] += weight * row[i];
   }
   return value;
 }
