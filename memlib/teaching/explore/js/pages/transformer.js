@@ -53,7 +53,7 @@ export const page = {
     facts.every(([one, to]) => one < COUNTRIES && to >= CAPITALS && to !== one + CAPITALS),
   tries: [
     {
-      text: "It says Peru, which stands in slot 2. Forget slot 2. Which slot does it know Peru from?",
+      text: "It says Peru, which stands in slot 2. Untick slot 2, to forget it. Who else knew Peru?",
       state: { dropped: [2] },
     },
     {
@@ -162,7 +162,7 @@ function build(frame, { machine, words: names }) {
     row(
       el(
         "div",
-        {},
+        { class: "ml-stay" },
         panel("What comes after the chosen word", best.element, bar(follow)),
         slider(frame, "window", {
           label: "window",
