@@ -57,10 +57,11 @@ serve: book  ## look at the book on http://localhost:8000
 tidy: environment  ## bring notebooks that Jupyter saved back to the form in which they are stored
 	$(RUN) tools/tidy.py
 
-lint: environment  ## ruff and mypy
+lint: environment  ## ruff, mypy, and biome and TypeScript for the page's engine
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
+	$(RUN) tools/scripts.py --work "$(OUT)/.build/js"
 
 bench: environment  ## timings beside what a user would pick instead
 	OMP_NUM_THREADS=$$(getconf _NPROCESSORS_ONLN) $(RUN) -m benchmarks

@@ -1,4 +1,4 @@
-"""The README's picture: the still frame of the introduction's animation, on a light card.
+"""The README's picture: what stands first in the introduction, on a light card.
 
 `python tools/picture.py` draws it anew from the built page; a page test compares.
 """
@@ -16,17 +16,15 @@ INK, GROUND = "#24292f", "#ffffff"
 
 def source(page: Path = PAGE) -> str:
     """The frame as an SVG file of its own, with the page's variables at their defaults."""
-    player = re.search(r'<figure class="ml-player".*?</figure>', page.read_text(), re.DOTALL)
-    assert player is not None, "the introduction has no animation"
-    shared = re.search(r"<defs>.*?</defs>", player[0], re.DOTALL)
-    frame = re.search(r'ml-static"><svg[^>]*?viewBox="([^"]+)"[^>]*>(.*?)</svg>', player[0])
-    assert shared is not None
+    figure = re.search(r'id="explore-intro-first">.*?</figure>', page.read_text(), re.DOTALL)
+    assert figure is not None, "the introduction has no picture"
+    frame = re.search(r'<svg[^>]*?viewBox="([^"]+)"[^>]*><title>.*?</title>(.*?)</svg>', figure[0])
     assert frame is not None
     _, _, width, height = map(float, frame[1].split())
     pad = 12
     text = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * width:g}" font-family="sans-serif" '
-        f'viewBox="{-pad} {-pad} {width + 2 * pad:g} {height + 2 * pad:g}">{shared[0]}'
+        f'viewBox="{-pad} {-pad} {width + 2 * pad:g} {height + 2 * pad:g}">'
         f'<rect x="{-pad}" y="{-pad}" width="100%" height="100%" rx="8" fill="{GROUND}"/>'
         f"{frame[2]}</svg>\n"
     )

@@ -24,8 +24,10 @@ LATER = {
     "transformer": ("### Recall against memory",),
     "models": ("### Before it: fast weights", "## An experiment", "## Watching the memory"),
 }
-DRAWS = re.compile(r"\b(figure|plt|axes|axis|ax|svg|show|plots?|player|animate|display|image)\b")
-PICTURE = re.compile(r"\b(figure|animate|player|show)\s*\(|!\[|<svg|<img|:class: ml-figure")
+DRAWS = re.compile(
+    r"\b(figure|plt|axes|axis|ax|svg|show|plots?|player|animate|explore|display|image)\b"
+)
+PICTURE = re.compile(r"\b(figure|animate|explore|player|show)\s*\(|!\[|<svg|<img|:class: ml-figure")
 NOT_PROSE = re.compile(r"\$\$.*?\$\$|<[^>]+>|\]\([^)]*\)|^\|?[-:| ]+\|?$|[|*_`#>]", re.S | re.M)
 Cell = dict[str, Any]
 

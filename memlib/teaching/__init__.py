@@ -1,8 +1,9 @@
-"""Helpers for the notebooks alone: figures, animations, quizzes, exercise checkers, files.
+"""Helpers for the notebooks alone: figures, animations, explorables, quizzes, checkers, files.
 
 Nothing in memlib imports this package; matplotlib and IPython are imported where they are used.
 """
 
+from memlib.teaching.explore import explore
 from memlib.teaching.facts import PHRASINGS, Fact, country_facts, word_vectors
 from memlib.teaching.figures import draw_memory, figure, heat, show
 from memlib.teaching.files import find, ready
@@ -21,6 +22,7 @@ __all__ = [
     "animate",
     "country_facts",
     "draw_memory",
+    "explore",
     "figure",
     "find",
     "heat",

@@ -29,6 +29,7 @@ MEND = "run `make tidy`"  # tests/book/test_tidy.py compares the whole form
 SHOWS = {  # what shows a picture, and its arguments in order
     "teaching.show": ("fig", "alt", "name"),
     "teaching.animate": ("draw", "frames", "alt", "name"),
+    "teaching.explore": ("name", "fig", "alt"),
 }
 
 
@@ -173,7 +174,7 @@ def test_the_introduction_begins_with_its_picture() -> None:
     title, setup, picture, *_ = load("intro")["cells"]
     assert len(title["source"]) == 1
     assert setup["id"] == "setup"
-    assert "teaching.animate(" in "".join(picture["source"])
+    assert "teaching.explore(" in "".join(picture["source"])
 
 
 @pytest.mark.parametrize("name", CHAPTERS)

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, Request, Response
 HTML = Path(os.environ.get("MEMLIB_PAGES", Path(__file__).parents[2] / "_build" / "html")).resolve()
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 COLORS = ["color-contrast", "link-in-text-block"]
-CONTROLS = "article details > summary, article .toggle, .ml-quiz, .ml-player"
+CONTROLS = "article details > summary, article .toggle, .ml-quiz, .ml-player, .ml-explore"
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa"]
 SIZES = {"wide": (1300, 800), "narrow": (390, 844)}
 HEAVY = 2_000_000  # bytes of a page, without what all pages share (_static, loaded once)

@@ -6,10 +6,12 @@ import functools
 import http.server
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from checks import HTML
 from playwright.sync_api import Browser, sync_playwright
@@ -43,6 +45,14 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Random input drawn anew each time; a failure tells the seed, and PAGES_SEED repeats it."""
+    seed = int(os.environ.get("PAGES_SEED", np.random.SeedSequence().entropy % (1 << 32)))
+    sys.stderr.write(f"PAGES_SEED={seed}\n")
+    return np.random.default_rng(seed)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The page's engine (memlib/teaching/explore/js) called from a test: its modules in a blank page."""
+"""The page's engine (memlib/teaching/explore/js) called from a test, in a blank page."""
 
 from __future__ import annotations
 

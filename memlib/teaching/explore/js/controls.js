@@ -1,0 +1,194 @@
+/**
+ * Native controls of a state's fields. Each takes a change of the reader to the frame, and takes
+ * over the state when it changes elsewhere (reset, a link, another control).
+ *
+ * @import { Child } from "./dom.js"
+ * @import { Frame } from "./frame.js"
+ */
+import { el, fresh, put, write } from "./dom.js";
+
+/**
+ * @param {string} name
+ * @param {...Child} children
+ * @returns {HTMLElement} a named part of an explorable
+ */
+export function panel(name, ...children) {
+  const id = fresh();
+  const title = el("p", { class: "ml-name", id }, name);
+  return el("div", { class: "ml-panel", role: "group", "aria-labelledby": id }, title, ...children);
+}
+
+/**
+ * @param {string} label
+ * @param {() => void} onclick
+ * @param {Record<string, any>} [attributes]
+ * @returns {HTMLButtonElement}
+ */
+export function button(label, onclick, attributes = {}) {
+  return el("button", { type: "button", onclick, ...attributes }, label);
+}
+
+/**
+ * @param {Frame} frame
+ * @param {string} field a number
+ * @param {{label: string, low: number, high: number, step: number,
+ *   show?: (value: number) => string}} options show: the number as it is written and announced
+ * @returns {HTMLElement}
+ */
+export function slider(frame, field, { label, low, high, step, show = String }) {
+  const change = () => frame.set({ [field]: Number(input.value) });
+  const range = { min: low, max: high, step, "aria-label": label, oninput: change };
+  const input = el("input", { type: "range", "data-lm-suppress-shortcuts": "true", ...range });
+  const number = el("output", { "aria-hidden": "true" });
+  frame.controls.push((state) => {
+    if (Number(input.value) !== state[field]) input.value = String(state[field]);
+    write(number, show(state[field]));
+    put(input, { "aria-valuetext": show(state[field]) });
+  });
+  return el("label", { class: "ml-slide" }, el("span", {}, label), input, number);
+}
+
+/**
+ * @param {Frame} frame
+ * @param {string} field true or false
+ * @param {string} label
+ * @returns {HTMLElement}
+ */
+export function check(frame, field, label) {
+  const onchange = () => frame.set({ [field]: input.checked });
+  const input = el("input", { type: "checkbox", onchange });
+  frame.controls.push((state) => {
+    input.checked = state[field];
+  });
+  return el("label", { class: "ml-pick" }, input, label);
+}
+
+/**
+ * @param {Frame} frame
+ * @param {string} field a choice
+ * @param {string} label
+ * @param {Record<string, string>} options by value, what is shown
+ * @returns {HTMLElement}
+ */
+export function choose(frame, field, label, options) {
+  const name = fresh();
+  const inputs = Object.keys(options).map((value) => {
+    const onchange = () => frame.set({ [field]: value });
+    return el("input", { type: "radio", name, value, onchange });
+  });
+  frame.controls.push((state) => {
+    for (const input of inputs) input.checked = input.value === state[field];
+  });
+  const labels = inputs.map((input) =>
+    el("label", { class: "ml-pick" }, input, options[input.value]),
+  );
+  return el("fieldset", { class: "ml-choose" }, el("legend", {}, label), ...labels);
+}
+
+/**
+ * @param {Frame} frame
+ * @param {string} field a text
+ * @param {string} label
+ * @param {Record<string, any>} [attributes] of the input: maxlength, list, ...
+ * @returns {HTMLElement}
+ */
+export function text(frame, field, label, attributes = {}) {
+  const oninput = () => frame.set({ [field]: input.value });
+  const plain = { type: "text", autocomplete: "off", autocapitalize: "off", spellcheck: "false" };
+  const input = el("input", {
+    ...plain,
+    "data-lm-suppress-shortcuts": "true",
+    oninput,
+    ...attributes,
+  });
+  frame.controls.push((state) => {
+    if (input.value !== state[field]) input.value = state[field];
+  });
+  return el("label", { class: "ml-text" }, el("span", {}, label), input);
+}
+
+/**
+ * Cells to switch on and off: by click, by drawing over them, or by arrow keys and space. One of
+ * them is in the order of the tab key, the arrows lead to the others.
+ *
+ * @param {object} options
+ * @param {string} options.label of the whole
+ * @param {number} options.rows
+ * @param {number} options.columns
+ * @param {(row: number, column: number) => string} options.name of a cell
+ * @param {(index: number, on: boolean) => void} options.set what a reader's change does
+ * @returns {{element: HTMLElement, show: (cells: ArrayLike<number | boolean>) => void}}
+ */
+export function cells({ label, rows, columns, name, set }) {
+  const buttons = Array.from({ length: rows * columns }, (_, index) =>
+    el("button", {
+      type: "button",
+      class: "ml-cell",
+      tabindex: index ? -1 : 0,
+      "data-index": index,
+      "aria-pressed": "false",
+      "aria-label": name(Math.floor(index / columns), index % columns),
+    }),
+  );
+  const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
+  /** @type {boolean | undefined} what a stroke of the pointer leaves behind */
+  let stroke;
+  const isOn = (/** @type {number} */ index) =>
+    buttons[index].getAttribute("aria-pressed") === "true";
+  const under = (/** @type {PointerEvent} */ event) => {
+    const found = document.elementFromPoint(event.clientX, event.clientY);
+    return found instanceof HTMLElement && element.contains(found)
+      ? Number(found.dataset.index)
+      : NaN;
+  };
+  const focus = (/** @type {number} */ index) => {
+    for (const one of buttons) if (one.tabIndex === 0) one.tabIndex = -1;
+    buttons[index].tabIndex = 0;
+    buttons[index].focus();
+  };
+  const element = el(
+    "div",
+    {
+      class: "ml-cells",
+      role: "group",
+      "aria-label": label,
+      style: `--columns:${columns}`,
+      onpointerdown(/** @type {PointerEvent} */ event) {
+        const index = under(event);
+        if (!(index >= 0) || event.button) return;
+        event.preventDefault();
+        focus(index);
+        stroke = !isOn(index);
+        set(index, stroke);
+        element.setPointerCapture(event.pointerId);
+      },
+      onpointermove(/** @type {PointerEvent} */ event) {
+        const index = stroke === undefined ? NaN : under(event);
+        if (index >= 0 && isOn(index) !== stroke) set(index, stroke === true);
+      },
+      onlostpointercapture() {
+        stroke = undefined;
+      },
+      onkeydown(/** @type {KeyboardEvent} */ event) {
+        const at = buttons.indexOf(/** @type {any} */ (document.activeElement));
+        const step = steps[/** @type {keyof typeof steps} */ (event.key)];
+        const to = at + step;
+        if (at < 0 || step === undefined) return;
+        event.preventDefault();
+        const sideways = Math.abs(step) === 1 && columns > 1;
+        const sameRow = Math.floor(to / columns) === Math.floor(at / columns);
+        if (buttons[to] && (!sideways || sameRow)) focus(to);
+      },
+      onclick(/** @type {MouseEvent} */ event) {
+        const at = buttons.indexOf(/** @type {any} */ (event.target));
+        if (at >= 0 && event.detail === 0) set(at, !isOn(at)); // by keyboard or a screen reader
+      },
+    },
+    ...buttons,
+  );
+  const show = (/** @type {ArrayLike<number | boolean>} */ on) => {
+    for (const [i, one] of buttons.entries())
+      put(one, { "aria-pressed": on[i] ? "true" : "false" });
+  };
+  return { element, show };
+}

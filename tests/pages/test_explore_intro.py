@@ -1,0 +1,112 @@
+"""The fruit memory on the introduction's page, asked and written by mouse and by keys."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from explorables import FRAME, Explorable, axe, close, every_look, malformed, opened, restored
+from playwright.sync_api import Browser
+
+from memlib import address, read, write
+
+LIKE = ["red", "yellow", "sweet", "sour"]
+KEYS = torch.tensor(
+    [[0.9, 0.1, 0.7, 0.3], [0, 1, 0.1, 1], [0, 1, 0.9, 0], [1, 0, 0.7, 0.3], [0, 0.3, 0.1, 1]]
+).double()
+VALUES = torch.tensor([[2.0, 7], [3, 2], [1, 8], [5, 4], [4, 6]]).double()
+LEVELS = [0.0, 0.5, 1.0]
+
+
+def look(one: Explorable) -> torch.Tensor:
+    """Where memlib looks in the state that the page is in."""
+    query = torch.tensor([one.state["query"]], dtype=torch.float64)
+    return address(query, KEYS, measure="cosine", strength=float(one.state["strength"]))
+
+
+def compare(one: Explorable, values: torch.Tensor) -> None:
+    """What is shown is what memlib says."""
+    weights = look(one)
+    close(weights[0], one.seen["weights"])
+    close(read(weights, values)[0], one.seen["value"])
+    close(values.flatten(), one.seen["values"])
+
+
+def use(one: Explorable, rng: np.random.Generator, *, by_key: bool) -> None:
+    """Asks a random question with a random strength, writes a value and asks again."""
+    values = VALUES
+    for _ in range(2):
+        wanted = [LEVELS[i] for i in rng.integers(0, 3, 4)]
+        for i, name in enumerate(LIKE):
+            button = one.root.locator(f"button[data-name={name}]")
+            while one.state["query"][i] != wanted[i]:
+                if by_key:
+                    button.focus()
+                    one.page.keyboard.press("Space")
+                else:
+                    button.click()
+        if by_key:
+            one.slide("strength β", int(rng.integers(-20, 21)))
+            one.slide("value", int(rng.integers(-8, 0)))
+        else:
+            one.put("strength β", float(rng.integers(0, 81)) / 2)
+            one.put("value", float(rng.integers(0, 21)) / 2)
+        compare(one, values)
+        part = int(rng.integers(0, 2))
+        choice = one.root.get_by_role("radio", name=["price", "stock"][part])
+        if by_key and not choice.is_checked():
+            one.root.locator("input[type=radio]:checked").focus()
+            one.page.keyboard.press("ArrowRight")
+        elif not by_key:
+            choice.check()
+        assert choice.is_checked()
+        weights = look(one)
+        erase = torch.eye(2, dtype=torch.float64)[part : part + 1]
+        values = write(values, weights, erase * one.state["amount"], erase)
+        one.press("Write it") if by_key else one.button("Write it").click()
+        compare(one, values)
+
+
+@every_look
+def test_it_answers_any_question(
+    browser: Browser, book: str, rng: np.random.Generator, size: str, scheme: str
+) -> None:
+    with opened(browser, book, "intro", size, scheme) as one:
+        compare(one, VALUES)
+        axe(one)
+        use(one, rng, by_key=size == "wide")
+        axe(one)
+        restored(browser, one)
+        if size == "wide":
+            malformed(browser, one)
+        one.button("Reset").click()
+        compare(one, VALUES)
+
+
+def test_what_it_asks_to_try_comes_out_as_a_surprise(browser: Browser, book: str) -> None:
+    with opened(browser, book, "intro") as one:
+        shows = one.button("Show me")
+        shows.nth(0).click()
+        close([0.2] * 5, one.seen["weights"])
+        assert "all answer alike" in one.said
+        shows.nth(1).click()
+        close([0.2] * 5, one.seen["weights"])
+        shows.nth(2).click()
+        before = one.seen["values"]
+        one.button("Write it").click()
+        cherry = one.seen["values"][7] - before[7]
+        assert cherry > 0.3, cherry
+
+
+PLANTED = {  # what is done behind the reader's back
+    "another strength": "e.draw({...e.state, strength: 19})",
+    "a wrong read": "e.seen.value[0] += 1e-4",
+}
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_a_fault_is_found(browser: Browser, book: str, fault: str) -> None:
+    with opened(browser, book, "intro") as one:
+        one.page.evaluate(f"{{ const e = {FRAME}; {PLANTED[fault]} }}")
+        with pytest.raises(AssertionError):
+            compare(one, VALUES)
