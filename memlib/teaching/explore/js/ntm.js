@@ -5,9 +5,9 @@
  * @import { Gates } from "./gates.js"
  * @import { Matrix, Vector } from "./tensor.js"
  * @typedef {object} State all that a machine carries from step to step
- * @property {Matrix} memory (N, M)
- * @property {Matrix} reads (R, M), what was read last
- * @property {Matrix} weights (R + 1, N), where the heads were last, the write head at the end
+ * @property {Vector[]} memory (N, M)
+ * @property {Vector[]} reads (R, M), what was read last
+ * @property {Vector[]} weights (R + 1, N), where the heads were last, the write head at the end
  * @property {Vector} hidden (D), the controller's hidden state
  * @property {Vector} cell (D), the LSTM's cell
  *
@@ -55,7 +55,7 @@ export class NTM {
    */
   step(x, state, { hold = false, harden = false } = {}) {
     // eq. 1: h_t = c(x_t, r_(t-1), h_(t-1))
-    const [hidden, cell] = this.control(joined([x, ...Array.from(state.reads)]), state);
+    const [hidden, cell] = this.control(joined([x, ...state.reads]), state);
     const { gates, erase, add } = this.knobs(hidden);
     const weights = gates.map((gate, h) => locate(gate, state.memory, state.weights[h]));
     const reading = weights.slice(0, -1).map((w) => (harden ? oneHot(w) : w));
@@ -65,6 +65,27 @@ export class NTM {
     const reads = reading.map((w) => read(w, memory));
     const logits = this.linear("output", joined([hidden, ...reads]));
     return [logits, { memory, reads, weights: [...reading, writing], hidden, cell }];
+  }
+
+  /**
+   * Run over a sequence, a step at a time: yields the share that is done.
+   *
+   * @param {Matrix} inputs (T, I)
+   * @param {(t: number) => Lesion} [lesion] of each step
+   * @returns {Generator<number, {logits: Float64Array[], states: State[]}>}
+   */
+  *run(inputs, lesion = () => ({})) {
+    /** @type {Float64Array[]} */
+    const logits = [];
+    /** @type {State[]} */
+    const states = [];
+    let state = this.initialState();
+    for (let t = 0; t < inputs.length; t++) {
+      [logits[t], state] = this.step(inputs[t], state, lesion(t));
+      states.push(state);
+      yield (t + 1) / inputs.length;
+    }
+    return { logits, states };
   }
 
   /**
