@@ -5,9 +5,11 @@ it builds its markup by script (no questions without JavaScript or in print, all
 `<label>`s in a `<div>`), marks a choice while the arrow keys still pass over it, asks a question
 with several right answers by radio buttons, fixes colors and sizes in its script, logs to the
 console, and may load MathJax from a network. Here the questions are HTML from the start (fieldset,
-legend, native inputs), a script of two kilobytes marks them, and a live region says the result.
+legend, native inputs), a small script marks them (`explore/js/quiz.js`), a live region says the
+result, and what was answered stays in the reader's browser until it is forgotten.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -15,6 +17,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from memlib.teaching.explore import here
+from memlib.teaching.explore.join import constant, join
 from memlib.teaching.figures import display_html
 from memlib.teaching.files import find
 from memlib.teaching.style import KEYS, THEME_CSS
@@ -39,9 +43,10 @@ accent-color:var(--ml-accent,#0e8a9e)}
 .ml-quiz .ml-number{margin:0;padding:.3rem .5rem}
 .ml-number input{width:9rem;margin-left:.5rem;padding:.2rem .4rem;font:inherit;color:inherit;\
 background:none;border:1px solid var(--ml-muted,#747c85);border-radius:.3rem}
-.ml-quiz .ml-check{margin:.4rem 0 0 .5rem;padding:.25rem .9rem;font:inherit;color:inherit;\
+.ml-quiz .ml-check,.ml-quiz .ml-forget{margin:.4rem 0 0 .5rem;padding:.25rem .9rem;font:inherit;\
+color:inherit;\
 background:none;border:1px solid var(--ml-muted,#747c85);border-radius:.4rem;cursor:pointer}
-.ml-quiz .ml-check:hover{border-color:var(--ml-accent,#0e8a9e)}
+.ml-quiz .ml-check:hover,.ml-quiz .ml-forget:hover{border-color:var(--ml-accent,#0e8a9e)}
 .ml-quiz :focus-visible{outline:2px solid var(--ml-accent,#0e8a9e);outline-offset:2px}
 .ml-quiz .ml-said,.ml-quiz .ml-key,.ml-quiz .ml-more{margin:.4rem 0 0 .5rem}
 .ml-said b{color:var(--ml-second,#d9641e)}
@@ -49,46 +54,7 @@ background:none;border:1px solid var(--ml-muted,#747c85);border-radius:.4rem;cur
 .ml-key ul{margin:.3rem 0 0;padding-left:1.2rem}
 .ml-score{font-weight:600}
 .ml-quiz .ml-said:empty,.ml-score:empty,.ml-quiz [hidden]{display:none}
-@media print{.ml-check{display:none}}
-"""
-
-# The explanations are the data: the script hides them, says the chosen one, shows all when right.
-SCRIPT = r"""(function(){
-var s=document.currentScript,q=s&&s.closest(".ml-quiz")||document.getElementById("NAME");
-if(!q||q.dataset.ready)return;q.dataset.ready="1";
-var items=q.querySelectorAll("fieldset"),score=q.querySelector(".ml-score");
-function each(list,f){Array.prototype.forEach.call(list,f)}
-each(items,function(item){
-var key=item.querySelector(".ml-key"),told=key.querySelectorAll("[data-right]"),
-button=item.querySelector(".ml-check"),said=item.querySelector(".ml-said"),
-inputs=item.querySelectorAll("input"),more=item.querySelector(".ml-more");
-function clear(){if(said.textContent){said.textContent="";delete item.dataset.state}}
-function say(state,parts){item.dataset.state=state;
-var head={right:"\u2713 Right. ",wrong:"\u2717 Not yet. ",none:"Choose first. "}[state];
-said.innerHTML="<b></b>";said.firstChild.textContent=head;
-each(parts,function(p){var e=document.createElement("span");
-if(p.nodeType)e.innerHTML=p.querySelector(".ml-why").innerHTML+" ";else e.textContent=p;
-said.appendChild(e)});
-if(more)more.hidden=state==="none";
-if(state==="right"){item.dataset.solved="1";key.hidden=false}
-var n=q.querySelectorAll("[data-solved]").length;
-score.textContent=n?n+" of "+items.length+" solved.":""}
-function mark(){
-if(item.dataset.type==="numeric"){var t=inputs[0].value.trim().replace(",","."),v=+t,hit=null;
-if(!t||isNaN(v))return say("none",["Write a number."]);
-each(told,function(p){var d=p.dataset;if(!hit&&(d.low===undefined||v>=+d.low&&v<=+d.high))hit=p});
-return hit?say(hit.dataset.right==="1"?"right":"wrong",[hit])
-:say("wrong",["Another number."])}
-var chosen=[],good=true,missed=0;
-each(inputs,function(input,i){var r=told[i].dataset.right==="1";
-if(input.checked){chosen.push(told[i]);if(!r)good=false}else if(r)missed++});
-if(!chosen.length)return say("none",["Nothing is chosen yet."]);
-if(item.dataset.type==="multiple_choice")missed=0;
-if(good&&missed)chosen.push(missed+" more to find.");
-say(good&&!missed?"right":"wrong",chosen)}
-if(more)more.hidden=true;key.hidden=true;button.hidden=false;button.onclick=mark;
-each(inputs,function(input){input.onchange=clear;
-input.onkeydown=function(e){if(e.key==="Enter"){e.preventDefault();mark()}}})})})();
+@media print{.ml-check,.ml-forget{display:none}}
 """
 
 
@@ -240,7 +206,8 @@ def quiz_html(items: list[dict[str, Any]], name: str) -> str:
         f"<style>{THEME_CSS}{CSS}</style>"
         f'<div class="ml-quiz" id="{root}" role="group" aria-label="{escape(title)}">'
         f'{questions}<p class="ml-score" role="status"></p>'
-        f"<script>{SCRIPT.replace('NAME', root)}</script></div>"
+        f"<script>(() => {{\n{join('quiz.js')}{constant('quiz.js')}.quiz({here(root)});\n}})();"
+        "</script></div>"
     )
 
 
@@ -259,12 +226,18 @@ def _item_html(item: dict[str, Any], number: int, root: str) -> str:
             for answer in item["answers"]
         )
     return (
-        f'<fieldset id="{key}" data-type="{item["type"]}">'
+        f'<fieldset id="{key}" data-type="{item["type"]}" data-digest="{_digest(item)}">'
         f"<legend>{number}. {rich(item['question'])}</legend>{options}"
         '<button type="button" class="ml-check" hidden>Check</button>'
         '<p class="ml-said" role="status"></p>'
         f"{_explanations(item)}</fieldset>"
     )
+
+
+def _digest(item: dict[str, Any]) -> str:
+    """What tells an item from what it was when it was answered."""
+    text = json.dumps(item, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _explanations(item: dict[str, Any]) -> str:

@@ -47,8 +47,7 @@ def explore_html(name: str, first: str, **data: Any) -> str:
     """Return an explorable as HTML that stands alone; `first` is what is shown until it starts."""
     module, root = f"pages/{name}.js", name_of(name)
     script = join("frame.js", module)
-    start = f'document.currentScript?.closest(".ml-explore") || document.getElementById("{root}")'
-    run = f"{constant('frame.js')}.mount({start}, {constant(module)}.page);"
+    run = f"{constant('frame.js')}.mount({here(root)}, {constant(module)}.page);"
     css = THEME_CSS + FIGURE_CSS + (JS.parent / "explore.css").read_text(encoding="utf-8")
     given = json.dumps(data, default=_given, separators=(",", ":")).replace("</", "<\\/")
     return (
@@ -59,6 +58,11 @@ def explore_html(name: str, first: str, **data: Any) -> str:
         f'<script type="application/json" class="ml-data">{given}</script>'
         f"<script>(() => {{\n{script}{run}\n}})();</script></div>"
     )
+
+
+def here(root: str) -> str:
+    """Return the script's look for its own element (JupyterLab runs it outside of the page)."""
+    return f'document.currentScript?.parentElement || document.getElementById("{root}")'
 
 
 def name_of(name: str) -> str:

@@ -12,7 +12,7 @@ JS = Path(__file__).parent / "js"
 _IMPORT = re.compile(r'^import \{([^}]*)\} from "(\.\.?/[\w./]+\.js)";$', re.M)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function\*?|class|const) (\w+))", re.M)
 _OTHER = re.compile(r"^\s*(?:import\b|export\b).*|\bimport\(.*|<(?:/script|!--).*", re.M)
-_COMMENT = re.compile(r"^\s*(?:/\*.*?\*/|//[^\n]*)\n", re.M | re.S)
+_COMMENT = re.compile(r"^\s*(?:/\*(?:(?!\*/).)*\*/|//[^\n]*)\n", re.M | re.S)
 
 
 def join(*names: str, root: Path = JS) -> str:
