@@ -1,9 +1,14 @@
-"""Quizzes and animations, used as a reader would: by mouse and by keyboard alone."""
+"""Quizzes, animations, explorables, used as a reader would: by mouse and by keyboard alone."""
 
 from __future__ import annotations
 
 import checks
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, TimeoutError
+
+
+def used(one: checks.Visit) -> list[str]:
+    """All that can be used on a page answers."""
+    return quizzes(one) + players(one) + explorables(one)
 
 
 def quizzes(one: checks.Visit) -> list[str]:
@@ -98,6 +103,38 @@ def _step(page: Page, player: Locator) -> str:
         return "the arrow keys do not move the slider"
     shown = player.locator(".ml-frame:visible").count()
     return "" if shown == 1 else f"{shown} frames are seen at once"
+
+
+def explorables(one: checks.Visit) -> list[str]:
+    """Every explorable starts, and each thing to try changes what is said, by mouse and by keys."""
+    found = []
+    roots = one.page.locator(".ml-explore")
+    for index in range(roots.count()):
+        root = roots.nth(index)
+        if fault := _try(one.page, root):
+            found.append(f"explorable {root.get_attribute('id')}: {fault}")
+    return found
+
+
+def _try(page: Page, root: Locator) -> str:
+    """Uses one explorable; returns what is wrong with it."""
+    root.scroll_into_view_if_needed()
+    try:
+        root.locator(".ml-lab").wait_for(state="visible", timeout=20_000)
+    except TimeoutError:
+        return "it does not start"
+    said, shows = root.locator(".ml-said"), root.get_by_role("button", name="Show me")
+    if not shows.count():
+        return "nothing can be shown"
+    for index in range(shows.count()):
+        before = root.inner_text()
+        shows.nth(index).focus()
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(50)
+        if root.inner_text() == before:
+            return f"thing {index + 1} to try changes nothing"
+        root.get_by_role("button", name="Reset").click()
+    return "" if (said.text_content() or "").strip() else "nothing is said"
 
 
 def unfold(one: checks.Visit) -> bool:

@@ -48,7 +48,8 @@ CELLS = """() => window.panel.content.widgets.map(cell => ({
     hidden: cell.inputHidden,
     code: [...cell.node.querySelectorAll('.cm-content')].some(e => e.checkVisibility()),
     outputs: cell.model.outputs ? cell.model.outputs.toJSON() : [],
-    drawn: [...cell.node.querySelectorAll('.jp-OutputArea svg[role=img], .jp-OutputArea img')]
+    drawn: [...cell.node.querySelectorAll(['svg[role=img]', 'img', '.ml-live']
+        .map(one => `.jp-OutputArea ${one}`).join())].filter(e => !e.closest('.ml-lab'))
         .filter(e => e.checkVisibility() && e.getBoundingClientRect().width > 50).length,
 }))"""
 # The text of each rendered cell without code and formulas, and what went wrong in it.
@@ -146,7 +147,9 @@ def results(one: checks.Visit) -> list[str]:
     """No cell ends in an error or a warning, and every picture that it shows is drawn."""
     found, pictures, wanted = [], 0, False
     for cell in one.page.evaluate(CELLS):
-        wanted |= any(f"teaching.{show}(" in cell["source"] for show in ("show", "animate"))
+        wanted |= any(
+            f"teaching.{show}(" in cell["source"] for show in ("show", "animate", "explore")
+        )
         for output in cell["outputs"]:
             if output["output_type"] == "error":
                 found.append(f"{cell['id']}: {output['ename']}: {output['evalue'][:200]}")

@@ -41,8 +41,8 @@ def test_a_notebook(browser: Browser, base: str, name: str) -> None:
     with lab.notebook(browser, base, name) as (one, ran):
         assert not checks.faults(one, lab.GATES)
         assert ran
-        assert one.page.locator(".ml-quiz, .ml-player").count()
-        assert not controls.quizzes(one) + controls.players(one)
+        assert one.page.locator(".ml-quiz, .ml-player, .ml-explore").count()
+        assert not controls.used(one)
         assert not checks.faults(one, lab.GATES), "after the controls were used"
 
 

@@ -48,7 +48,7 @@ def test_page(browser: Browser, book: str, path: str, size: str) -> None:
         if size == "wide" and path in NOTEBOOKS:
             assert not checks.listings(one)
         if path in CHAPTERS:
-            assert not controls.quizzes(one) + controls.players(one)
+            assert not controls.used(one)
             controls.unfold(one)
         assert not checks.faults(one)
         checks.recolor(one, second)
@@ -60,7 +60,7 @@ def test_page(browser: Browser, book: str, path: str, size: str) -> None:
 def test_page_from_disk(browser: Browser, path: str) -> None:
     with checks.visit(browser, "file://" + quote(str(HTML)), path) as one:
         found = checks.faults(one, (checks.requests, checks.errors, checks.math))
-        assert not found + controls.quizzes(one) + controls.players(one)
+        assert not found + controls.used(one)
 
 
 def dead(html: str) -> list[str]:
@@ -129,6 +129,7 @@ LISTING = "<div><div class=highlight><pre>{}</pre></div></div>"
 KEY = "<div class=ml-key><p data-right=1></p><p data-right=0></p></div>"
 QUIZ = f"<div class=ml-quiz><fieldset>{OPTION}<button>Check</button>{{}}{KEY}</fieldset></div>"
 PLAYER = "<figure class=ml-player><input type=range {}><p aria-live=polite></p>{}</figure>"
+EXPLORE = "<div class=ml-explore><div class=ml-lab {}><p>a</p>{}<p class=ml-said></p></div></div>"
 BUTTONS = "<button>Step back</button><button>Step forward</button>"
 PLANTED = {
     "outside request": (checks.requests, "<img alt=x src='https://example.org/x.png'>", "outside"),
@@ -190,6 +191,25 @@ PLANTED = {
             "this.nextSibling.textContent='Right'\">",
         ),
         "wrong verdict",
+    ),
+    "explorable that does not start": (controls.explorables, EXPLORE.format("hidden", ""), "start"),
+    "explorable without things to try": (
+        controls.explorables,
+        EXPLORE.format("", ""),
+        "nothing can",
+    ),
+    "dead explorable": (
+        controls.explorables,
+        EXPLORE.format("", "<button>Show me</button><button>Reset</button>"),
+        "thing 1 to try changes nothing",
+    ),
+    "silent explorable": (
+        controls.explorables,
+        EXPLORE.format(
+            "",
+            '<button onclick="this.after(1)">Show me</button><button>Reset</button>',
+        ),
+        "nothing is said",
     ),
     "player without slider": (controls.players, "<figure class=ml-player></figure>", "no slider"),
     "slider without label": (controls.players, PLAYER.format("", BUTTONS), "no label"),

@@ -31,16 +31,21 @@ export function button(label, onclick, attributes = {}) {
 /**
  * @param {Frame} frame
  * @param {string} field a number
- * @param {{label: string, low: number, high: number, step: number,
- *   show?: (value: number) => string}} options show: the number as it is written and announced
+ * @param {{label: string, low: number, high: number | ((state: any) => number), step: number,
+ *   show?: (value: number) => string, set?: (value: number) => Record<string, any>}} options high: it
+ *   may depend on the state; show: the number as it is written and announced; set: what a change
+ *   does, if it is more than the field
  * @returns {HTMLElement}
  */
-export function slider(frame, field, { label, low, high, step, show = String }) {
-  const change = () => frame.set({ [field]: Number(input.value) });
-  const range = { min: low, max: high, step, "aria-label": label, oninput: change };
+export function slider(frame, field, options) {
+  const { label, low, high, step, show = String, set = (value) => ({ [field]: value }) } = options;
+  const change = () => frame.set(set(Number(input.value)));
+  const most = typeof high === "number" ? () => high : high;
+  const range = { min: low, max: most(frame.state), step, "aria-label": label, oninput: change };
   const input = el("input", { type: "range", "data-lm-suppress-shortcuts": "true", ...range });
   const number = el("output", { "aria-hidden": "true" });
   frame.controls.push((state) => {
+    put(input, { max: most(state) });
     if (Number(input.value) !== state[field]) input.value = String(state[field]);
     write(number, show(state[field]));
     put(input, { "aria-valuetext": show(state[field]) });
@@ -177,7 +182,7 @@ export function cells({ label, rows, columns, name, set }) {
         event.preventDefault();
         const sideways = Math.abs(step) === 1 && columns > 1;
         const sameRow = Math.floor(to / columns) === Math.floor(at / columns);
-        if (buttons[to] && (!sideways || sameRow)) focus(to);
+        if (buttons[to] && !buttons[to].disabled && (!sideways || sameRow)) focus(to);
       },
       onclick(/** @type {MouseEvent} */ event) {
         const at = buttons.indexOf(/** @type {any} */ (event.target));

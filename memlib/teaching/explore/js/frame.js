@@ -7,6 +7,7 @@
  * @typedef {object} Explorable what a module of `pages/` exports as `page`
  * @property {Record<string, Field<any>>} fields
  * @property {(state: any) => boolean} [check] whether the fields of an address fit one another
+ * @property {State} [largest] the setting at which it has most to do, for its benchmark
  * @property {Try[]} tries
  * @property {(frame: Frame, data: any) => Draw | Promise<Draw>} build fills `frame.lab`, once
  * @typedef {(state: any) => void} Draw shows a state, whatever was shown before
@@ -57,7 +58,8 @@ export class Frame {
     }
     await pause();
     this.draw = await this.page.build(this, data);
-    this.lab.append(this.said, this.heard, this.bar(), this.tries());
+    if (!this.said.isConnected) this.lab.append(this.said); // a page may want it elsewhere
+    this.lab.append(this.heard, this.bar(), this.tries());
     await pause();
     this.lab.hidden = false;
     this.root.classList.add("ml-live");
