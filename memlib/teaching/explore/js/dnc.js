@@ -3,7 +3,7 @@
  * what came after what.
  *
  * @import { Gate, Told } from "./interface.js"
- * @import { Vector } from "./tensor.js"
+ * @import { Matrix, Vector } from "./tensor.js"
  * @typedef {Float64Array[]} Rows
  * @typedef {object} DNCState all that is carried from step to step
  * @property {Rows} memory (N, M)
@@ -171,6 +171,29 @@ export class DNC {
     const told = this.interface.tell(this.#linear("interface", hidden), shut);
     const after = change(told, { ...state, hidden, cell }, this.deallocate);
     return [this.#linear("output", joined([hidden, ...after.reads])), after, told];
+  }
+
+  /**
+   * Run over a sequence, a step at a time: yields the share that is done.
+   *
+   * @param {Matrix} inputs (T, I)
+   * @param {Gate[]} [shut]
+   * @returns {Generator<number, {logits: Float64Array[], states: DNCState[]}>}
+   */
+  *run(inputs, shut) {
+    /** @type {Float64Array[]} */
+    const logits = [];
+    /** @type {DNCState[]} */
+    const states = [];
+    let state = this.initialState();
+    for (let t = 0; t < inputs.length; t++) {
+      const [said, after] = this.step(inputs[t], state, shut);
+      logits.push(said);
+      states.push(after);
+      state = after;
+      yield (t + 1) / inputs.length;
+    }
+    return { logits, states };
   }
 
   /** @param {"memory" | "reads" | "hidden" | "cell"} name */

@@ -24,6 +24,21 @@ export function copy(vectors) {
 }
 
 /**
+ * @param {Task[]} parts
+ * @returns {Task} one after the other, each answered before the next comes
+ */
+export function inRounds(parts) {
+  const inputs = parts.flatMap((part) => part.inputs);
+  const last = parts[parts.length - 1];
+  return {
+    inputs,
+    targets: parts.flatMap((part) => Array.from(part.targets)),
+    mask: parts.flatMap((part) => part.mask),
+    heard: inputs.length - last.inputs.length + last.heard,
+  };
+}
+
+/**
  * Items of some vectors, each behind a delimiter; a query between two delimiters of another
  * channel; and silence, in which the item after the query's is to be said.
  *

@@ -9,7 +9,7 @@
  * @typedef {Record<Kind, {free: boolean, write: boolean, mode: Mode}>} Table what the reader says
  */
 import { change } from "../../dnc.js";
-import { full } from "../../tensor.js";
+import { argmax, full, onehot } from "../../tensor.js";
 
 const LENGTH = 3;
 const ROUNDS = 5;
@@ -22,15 +22,6 @@ export const KINDS = ["first", "store", "ask", "next"];
 export const MODES = ["back", "alike", "forth"];
 /** The kinds of the steps of a round. @type {Kind[]} */
 export const ROUND = ["first", "store", "store", "ask", "next", "next"];
-
-/**
- * @param {number} one
- * @param {number} size
- * @returns {Float64Array} 1 at one place, 0 elsewhere; at -1 nowhere
- */
-function onehot(one, size) {
-  return Float64Array.from({ length: size }, (_, i) => Number(i === one));
-}
 
 /** @returns {DNCState} three slots, all free, and a controller that needs no state */
 function start() {
@@ -77,4 +68,66 @@ export function play(table) {
     states.push(state);
   }
   return states;
+}
+
+/**
+ * @param {DNCState[]} states
+ * @returns {Float64Array[]} what came back for each vector, without the mark
+ */
+export function answers(states) {
+  const said = states.filter((_, t) => t % ROUND.length >= LENGTH);
+  return said.map(({ reads }) => reads[0].subarray(0, VECTORS));
+}
+
+/**
+ * @param {Float64Array[]} came
+ * @returns {boolean[]} whether each is the vector that is asked for
+ */
+export function right(came) {
+  return came.map((row, k) => row.every((x, i) => Math.abs(x - Number(i === k)) <= 1e-3));
+}
+
+/**
+ * @param {Table} table
+ * @param {boolean[]} good
+ * @returns {string} what the checker of the exercise says
+ */
+export function verdict(table, good) {
+  if (good.every(Boolean)) return `right: ${VECTORS} vectors through ${LENGTH} slots.`;
+  const failed = Math.floor(good.indexOf(false) / LENGTH) + 1;
+  const { first, store, ask, next } = table;
+  for (const kind of KINDS) {
+    const wanted = kind === "first" || kind === "store";
+    if (table[kind].write === wanted) continue;
+    return wanted
+      ? `at '${kind}' a vector comes in: open the write gate`
+      : `at '${kind}' nothing comes in: a write would fill a slot with nothing`;
+  }
+  if (ask.mode !== "alike") return "the start is found by its mark: at 'ask' the mode is 'alike'";
+  if (next.mode !== "forth") {
+    return "the next vector is the one written next: at 'next' the mode is 'forth'";
+  }
+  if (!KINDS.some((kind) => table[kind].free)) {
+    return `nothing is ever freed: in round ${failed} there is no room`;
+  }
+  if (!next.free) return "at 'next' the vector read one step ago has been said: free it";
+  if (!first.free) {
+    return "the last vector of a round was read one step before the next round: free it there";
+  }
+  if (ask.free || store.free) {
+    return (
+      "the free gate acts on what was read one step ago: at 'store' and 'ask' that may be a " +
+      "vector of this round, which is still needed"
+    );
+  }
+  return `in round ${failed} what came back is not what was stored`;
+}
+
+/**
+ * @param {Float64Array} row numbers of vectors
+ * @returns {string} the letter of the vector that has most of it, or nothing
+ */
+export function letter(row) {
+  const vector = argmax(row.subarray(0, VECTORS));
+  return row[vector] > 0.5 ? String.fromCharCode(65 + vector) : "";
 }
