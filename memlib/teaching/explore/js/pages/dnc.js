@@ -36,8 +36,8 @@ export const page = {
     },
     {
       text:
-        "The puzzle: open the free gate in all four rows. With the right ways to read, everything " +
-        "still comes back, though it is free before it is read.",
+        "The puzzle: open the free gate in all four rows, so that a slot is given back before it is " +
+        "read. Can all vectors still come back?",
       state: {
         part: "puzzle",
         turn: 3,
@@ -49,10 +49,11 @@ export const page = {
     {
       text:
         "A trained machine, two vectors a round: shut the free gate and count the wrong bits. Then " +
-        "shut the write gate as well. Two gates shut are better than one.",
+        "shut the write gate, too. Are there more, or fewer?",
       state: { part: "machine", length: 2, "no-free": true, "no-write": true, step: 49 },
     },
   ],
+  largest: { part: "machine", slots: 16, "no-free": true, step: 105 },
   build,
 };
 

@@ -49,6 +49,7 @@ export function trained(frame, weights) {
   };
   const tracks = Object.entries(maps).map(([name, { element: map }]) => ({ name, map }));
   const line = timeline(frame, "step", steps, tracks);
+  line.element.style.gridTemplateColumns = "2.8rem minmax(0,1fr) 0";
   const edit = editor(frame);
   const rounds = Array.from({ length: ROUNDS }, (_, r) => `round ${r + 1}`);
   const wrongs = bars(rounds, { second: true, limit: 0.5 });
@@ -73,6 +74,7 @@ export function trained(frame, weights) {
     line.element,
     line.controls,
     el("div", { class: "ml-row" }, panel("Wrong bits", wrongs.element), edit.element),
+    el("p", {}, "A slot named 3.2 holds the second vector of round 3; a dot is something else."),
   );
 
   /** @type {{key: string, task: Task, going: ReturnType<DNC["run"]>, run?: Run}} */
