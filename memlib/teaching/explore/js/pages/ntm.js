@@ -31,15 +31,16 @@ export const page = {
     harden: flag(false),
     step: number(12, 0, 260, { whole: true }),
   },
+  largest: { length: 130, slots: "256", from: 60, step: 200 },
   tries: [
     {
-      text: "Copy 126 vectors, then one more. What does the one vector too many cost?",
+      text: "Copy 126 vectors, then 127. What does the one vector too many cost: its own 8 bits?",
       state: { length: 127, step: 127 },
     },
     {
       text:
-        "With 127 vectors, hold the memory while it answers, so that nothing is written over. " +
-        "Then hold it one step earlier.",
+        "With 127 vectors hold the memory while it answers, so that no answer is written over. " +
+        "Then hold it one step earlier, from the delimiter on.",
       state: { length: 127, hold: "answers", step: 127 },
     },
     {

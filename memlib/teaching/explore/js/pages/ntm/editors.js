@@ -40,7 +40,7 @@ function copyEditor(frame) {
       if (t < bits.length) frame.set({ bits: bits.with(t, flipped(bits[t], row, on)) });
     },
   });
-  put(grid.element, { style: `grid-template-columns:repeat(${WINDOW},1.6rem)` });
+  put(grid.element, { style: `grid-template-columns:repeat(${WINDOW},1.5rem)` });
   const range = () => `${from() + 1} to ${Math.min(from() + WINDOW, frame.state.length)}`;
   const window = slider(frame, "from", {
     label: "edit vectors",
@@ -83,7 +83,7 @@ function recallEditor(frame) {
       name: (row, column) => `${name}, vector ${column + 1}, bit ${row + 1}`,
       set: (index, on) => set(index % SIZE, Math.floor(index / SIZE), on),
     });
-    put(one.element, { style: `grid-template-columns:repeat(${SIZE},1.6rem)` });
+    put(one.element, { style: `grid-template-columns:repeat(${SIZE},1.5rem)` });
     const show = (/** @type {number[]} */ item) =>
       one.show(
         Array.from({ length: 6 * SIZE }, (_, i) => unfold(item[i % SIZE], 6)[Math.floor(i / SIZE)]),

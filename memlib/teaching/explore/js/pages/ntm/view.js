@@ -20,7 +20,7 @@ import { timeline } from "../../timeline.js";
 
 const HEIGHT = 256; // of the map of heads, in CSS pixels
 const USED = 0.2; // the weight from which on a slot is used
-const HEADS = ["read head", "write head"];
+const HEADS = ["read", "write"];
 const KNOBS = ["g", "back", "stay", "on", "β", "γ"];
 const VECTORS = ["read key", "write key", "erase", "add"];
 
@@ -61,7 +61,7 @@ export function view(frame, steps) {
     el(
       "div",
       { class: "ml-row" },
-      panel("Knobs at this step", el("div", { class: "ml-scroll" }, table.element)),
+      panel("Knobs of the heads at this step", table.element),
       panel("Vectors at this step", el("div", { class: "ml-strips" }, ...rows)),
     ),
   );
@@ -119,7 +119,7 @@ function knobTable() {
   const show = (/** @type {Gates[]} */ gates) => {
     gates.forEach(({ gate, shift, strength, sharpening }, h) => {
       [gate, ...Array.from(shift), strength, sharpening].forEach((value, i) => {
-        write(cells[h][i], round(value));
+        write(cells[h][i], round(value, value < 10 ? 2 : 1));
         put(cells[h][i], { style: i < 4 ? shade(value) : "" });
       });
     });
