@@ -196,8 +196,13 @@ def test_it_copies_what_the_reader_sets(
             at = min(start, one.state["length"] - 8)
             assert [row[2] for row in one.seen["inputs"][at : at + 8]] == [1] * 8
             compare(one)
-        one.press("Draw at random")
+        flip(one, grid, 0, 7, by_key)
+        one.put("vectors", 3)
+        assert one.root.locator(".ml-cells:visible [tabindex='0']").is_enabled()
+        flip(one, grid, 5, 2, by_key)
         compare(one)
+        one.put("vectors", 60)
+        one.press("Draw at random")
         assert 0.2 < np.mean(np.array(one.seen["targets"])[one.state["length"] + 1 :]) < 0.8
         one.press("Reset")
         compare(one)

@@ -194,6 +194,11 @@ export function cells({ label, rows, columns, name, set }) {
   const show = (/** @type {ArrayLike<number | boolean>} */ on) => {
     for (const [i, one] of buttons.entries())
       put(one, { "aria-pressed": on[i] ? "true" : "false" });
+    const stop = buttons.findIndex((one) => one.tabIndex === 0);
+    if (!buttons[stop].disabled) return;
+    // the tab key must find the cells even where some are switched off
+    buttons[stop].tabIndex = -1;
+    buttons[0].tabIndex = 0;
   };
   return { element, show };
 }

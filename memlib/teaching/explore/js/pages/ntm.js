@@ -61,15 +61,15 @@ function build(frame, weights) {
   const input = editors(frame);
   const output = view(frame, steps);
   const progress = el("progress", { max: 1, "aria-label": "How much of the sequence is run" });
+  const lesions = panel(
+    "What is done to it",
+    choose(frame, "slots", "Slots", SLOTS),
+    choose(frame, "hold", "Hold the memory", HOLDS),
+    check(frame, "harden", "harden the reads: all weight on the largest"),
+  );
   frame.lab.append(
     choose(frame, "task", "Task", TASKS),
-    input.element,
-    panel(
-      "What is done to it",
-      choose(frame, "slots", "Slots", SLOTS),
-      choose(frame, "hold", "Hold the memory", HOLDS),
-      check(frame, "harden", "harden the reads: all weight on the largest"),
-    ),
+    el("div", { class: "ml-row" }, input.element, lesions),
     progress,
     output.element,
   );
