@@ -50,6 +50,12 @@ def test_wheel_brings_the_quizzes_and_the_records_and_stays_small(wheel: Path) -
     assert wheel.stat().st_size < LARGEST
 
 
+def test_wheel_brings_what_the_page_runs(wheel: Path) -> None:
+    explore = sites.ROOT / "memlib/teaching/explore"
+    stored = [*explore.rglob("*.js"), *explore.rglob("*.css")]
+    assert {p.relative_to(sites.ROOT).as_posix() for p in stored} <= set(names(wheel))
+
+
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source archive, built from this folder."""

@@ -5,7 +5,7 @@
  */
 import { button, cells, panel, slider } from "../../controls.js";
 import { el, put } from "../../dom.js";
-import { asked, flipped, item, MOST, query, SIZE, stir, unfold, vectors } from "./input.js";
+import { asked, drawn, flipped, item, MOST, query, SIZE, unfold, vectors } from "./input.js";
 
 const WINDOW = 8; // vectors that are edited at a time
 
@@ -15,7 +15,7 @@ const WINDOW = 8; // vectors that are edited at a time
  */
 export function editors(frame) {
   const parts = { copy: copyEditor(frame), recall: recallEditor(frame) };
-  const element = el("div", {}, parts.copy.element, parts.recall.element);
+  const element = el("div", { class: "ml-input" }, parts.copy.element, parts.recall.element);
   const show = (/** @type {any} */ state) => {
     for (const [task, part] of Object.entries(parts)) {
       put(part.element, { hidden: task !== state.task });
@@ -106,9 +106,7 @@ function recallEditor(frame) {
     frame.set({
       draw,
       query: [],
-      items: frame.state.items.map(
-        (/** @type {any} */ _, /** @type {number} */ i) => stir(draw, i) % 64,
-      ),
+      items: drawn(draw, frame.state.items.length, 6),
     });
   };
   const show = (/** @type {any} */ state) => {
