@@ -9,26 +9,15 @@ import pytest
 import torch
 from engine import ask, engine, worst
 from playwright.sync_api import Browser
-from safetensors.torch import load_file
+from recorded import COPY, RECALL, run, step, trained
 from torch import Tensor
 
-from experiments.ntm_ablation import harden, hold
 from memlib import NTM, NTMState, tasks
 from memlib.addressable.gates import _gates
 from memlib.teaching.explore.weights import pack
 from memlib.teaching.files import find
 
 CLOSE, CLOSE_TRAINED, SURE = 1e-5, 1e-3, 0.02
-COPY, RECALL = "results/ntm_copy.safetensors", "results/ntm_associative_recall.safetensors"
-
-
-def step(machine: NTM, x: Tensor, state: NTMState, held: bool, hardened: bool) -> Any:
-    """One step with its lesions, as the experiment on longer sequences makes them."""
-    hidden, after = machine.cell._step(x, state)
-    if hardened:
-        after = harden(machine, state, after, answering=True)
-    after = hold(machine, state, after, answering=held)
-    return machine.cell._logits(hidden, after.reads), after
 
 
 def ask_steps(browser: Browser, cases: list[Any], plant: tuple[str, str] = ("", "")) -> Any:
@@ -133,28 +122,6 @@ def test_a_wrong_step_is_found(browser: Browser, name: str, plant: tuple[str, st
     assert step_differences(browser, plant)[name] > 100 * CLOSE
 
 
-def trained(file: str, sizes: tuple[int, int], slots: int = 128, rounded: bool = False) -> NTM:
-    """A recorded machine before any number of slots, as the chapter widens it."""
-    machine = NTM(*sizes, slots=slots)
-    weights = {**load_file(find(file))}
-    weights["cell.initial_memory"] = machine.cell.initial_memory
-    if rounded:
-        machine.double()
-        weights = {name: value.half().double() for name, value in weights.items()}
-    machine.load_state_dict(weights)
-    return machine
-
-
-@torch.no_grad()
-def run(machine: NTM, x: Tensor, held: int, hardened: bool) -> Tensor:
-    """Logits (B, T, O) of sequences during which the memory is held from step `held` on."""
-    state, logits = machine.initial_state(len(x)), []
-    for t, now in enumerate(x.to(machine.cell.initial_reads.dtype).unbind(1)):
-        said, state = step(machine, now, state, t >= held, hardened)
-        logits.append(said)
-    return torch.stack(logits, 1)
-
-
 Group = tuple[tasks.Batch, int, int, bool]  # sequences of one length, slots, held, hardened
 
 
@@ -182,7 +149,6 @@ def compare(
     browser: Browser, file: str, groups: list[Group], plant: tuple[str, str] = ("", "")
 ) -> tuple[float, list[tuple[int, int, int]]]:
     """The worst logit against the same rounded weights; other decisions a group, of how many."""
-    sizes = (groups[0][0].inputs.shape[-1], groups[0][0].targets.shape[-1])
     cases = [
         {"inputs": x.tolist(), "slots": slots, "held": held, "harden": hardened}
         for batch, slots, held, hardened in groups
@@ -207,9 +173,9 @@ def compare(
     largest, flips = 0.0, []
     for batch, slots, held, hardened in groups:
         said = torch.tensor([next(theirs) for _ in batch.inputs])
-        rounded = trained(file, sizes, slots, rounded=True)
-        largest = max(largest, worst(run(rounded, batch.inputs, held, hardened), said))
-        original = run(trained(file, sizes, slots), batch.inputs, held, hardened)
+        rounded, _ = run(trained(file, slots, rounded=True), batch.inputs, held, hardened)
+        original, _ = run(trained(file, slots), batch.inputs, held, hardened)
+        largest = max(largest, worst(rounded, said))
         sure = (original.abs() > SURE) & batch.mask[..., None]
         flips.append((int(((original > 0) != (said > 0))[sure].sum()), int(sure.sum()), slots))
     return largest, flips

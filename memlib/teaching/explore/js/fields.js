@@ -58,20 +58,21 @@ export function text(start, longest) {
 /**
  * @template T
  * @param {T[]} start
- * @param {Field<T>} field of each entry; its text must hold no comma
+ * @param {Field<T>} field of each entry; its text must not hold what stands between two of them
  * @param {number} least
  * @param {number} most how many entries
+ * @param {string} [between]
  * @returns {Field<T[]>}
  */
-export function list(start, field, least, most) {
+export function list(start, field, least, most, between = ",") {
   return {
     start,
     parse(said) {
-      const values = said === "" ? [] : said.split(",").map(field.parse);
+      const values = said === "" ? [] : said.split(between).map(field.parse);
       const good = values.length >= least && values.length <= most && !values.includes(undefined);
       return good ? /** @type {T[]} */ (values) : undefined;
     },
-    format: (values) => values.map(field.format).join(","),
+    format: (values) => values.map(field.format).join(between),
   };
 }
 

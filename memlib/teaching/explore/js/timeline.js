@@ -50,9 +50,10 @@ export function timeline(frame, field, length, tracks) {
     write(run, "Run");
   };
   const tick = () => {
-    if (frame.state[field] !== next - 1 || next >= length(frame.state)) return stop();
+    if (frame.state[field] !== next - 1) return stop();
+    go(next);
     next += 1;
-    go(next - 1);
+    if (next >= length(frame.state)) stop();
   };
   const run = button("Run", () => {
     if (timer) return stop();

@@ -37,19 +37,34 @@ export function unpack(packed) {
   /** @type {Record<string, any>} */
   const out = {};
   for (const [name, { shape, half, single = "" }] of Object.entries(packed.tensors)) {
-    out[name] = rows(half ? halves(bytes(half)) : new Float32Array(bytes(single).buffer), shape);
+    out[name] = rows(half ? halves(half) : new Float32Array(bytes(single).buffer), shape);
   }
   return out;
 }
 
 /**
- * @param {Uint8Array} raw
+ * @param {string} text base64 of half precision
  * @returns {Float32Array}
  */
-function halves(raw) {
+export function halves(text) {
+  const raw = bytes(text);
   const flat = new Float32Array(raw.length / 2);
   for (let i = 0; i < flat.length; i++) flat[i] = HALF[raw[2 * i] | (raw[2 * i + 1] << 8)];
   return flat;
+}
+
+/**
+ * @param {{shape: number[], bytes: string, scale: {half: string}}} packed a matrix at 8 bits, each
+ *   row with a scale of its own
+ * @returns {Float32Array[]} its rows; the products fit their type without rounding
+ */
+export function unpackRows(packed) {
+  const scale = halves(packed.scale.half);
+  const whole = new Int8Array(bytes(packed.bytes).buffer);
+  const columns = packed.shape[1];
+  const flat = new Float32Array(whole.length);
+  for (let i = 0; i < flat.length; i++) flat[i] = whole[i] * scale[Math.floor(i / columns)];
+  return rows(flat, packed.shape);
 }
 
 /**

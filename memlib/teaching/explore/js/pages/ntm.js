@@ -31,15 +31,16 @@ export const page = {
     harden: flag(false),
     step: number(12, 0, 260, { whole: true }),
   },
+  largest: { length: 130, slots: "256", from: 60, step: 200 },
   tries: [
     {
-      text: "Copy 126 vectors, then one more. What does the one vector too many cost?",
+      text: "Copy 126 vectors, then 127. What does the one vector too many cost: its own 8 bits?",
       state: { length: 127, step: 127 },
     },
     {
       text:
-        "With 127 vectors, hold the memory while it answers, so that nothing is written over. " +
-        "Then hold it one step earlier.",
+        "With 127 vectors hold the memory while it answers, so that no answer is written over. " +
+        "Then hold it one step earlier, from the delimiter on.",
       state: { length: 127, hold: "answers", step: 127 },
     },
     {
@@ -60,15 +61,15 @@ function build(frame, weights) {
   const input = editors(frame);
   const output = view(frame, steps);
   const progress = el("progress", { max: 1, "aria-label": "How much of the sequence is run" });
+  const lesions = panel(
+    "What is done to it",
+    choose(frame, "slots", "Slots", SLOTS),
+    choose(frame, "hold", "Hold the memory", HOLDS),
+    check(frame, "harden", "harden the reads: all weight on the largest"),
+  );
   frame.lab.append(
     choose(frame, "task", "Task", TASKS),
-    input.element,
-    panel(
-      "What is done to it",
-      choose(frame, "slots", "Slots", SLOTS),
-      choose(frame, "hold", "Hold the memory", HOLDS),
-      check(frame, "harden", "harden the reads: all weight on the largest"),
-    ),
+    el("div", { class: "ml-row" }, input.element, lesions),
     progress,
     output.element,
   );

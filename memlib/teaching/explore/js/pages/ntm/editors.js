@@ -5,7 +5,7 @@
  */
 import { button, cells, panel, slider } from "../../controls.js";
 import { el, put } from "../../dom.js";
-import { asked, flipped, item, MOST, query, SIZE, stir, unfold, vectors } from "./input.js";
+import { asked, drawn, flipped, item, MOST, query, SIZE, unfold, vectors } from "./input.js";
 
 const WINDOW = 8; // vectors that are edited at a time
 
@@ -15,7 +15,7 @@ const WINDOW = 8; // vectors that are edited at a time
  */
 export function editors(frame) {
   const parts = { copy: copyEditor(frame), recall: recallEditor(frame) };
-  const element = el("div", {}, parts.copy.element, parts.recall.element);
+  const element = el("div", { class: "ml-input" }, parts.copy.element, parts.recall.element);
   const show = (/** @type {any} */ state) => {
     for (const [task, part] of Object.entries(parts)) {
       put(part.element, { hidden: task !== state.task });
@@ -40,7 +40,7 @@ function copyEditor(frame) {
       if (t < bits.length) frame.set({ bits: bits.with(t, flipped(bits[t], row, on)) });
     },
   });
-  put(grid.element, { style: `grid-template-columns:repeat(${WINDOW},1.6rem)` });
+  put(grid.element, { style: `grid-template-columns:repeat(${WINDOW},1.5rem)` });
   const range = () => `${from() + 1} to ${Math.min(from() + WINDOW, frame.state.length)}`;
   const window = slider(frame, "from", {
     label: "edit vectors",
@@ -83,7 +83,7 @@ function recallEditor(frame) {
       name: (row, column) => `${name}, vector ${column + 1}, bit ${row + 1}`,
       set: (index, on) => set(index % SIZE, Math.floor(index / SIZE), on),
     });
-    put(one.element, { style: `grid-template-columns:repeat(${SIZE},1.6rem)` });
+    put(one.element, { style: `grid-template-columns:repeat(${SIZE},1.5rem)` });
     const show = (/** @type {number[]} */ item) =>
       one.show(
         Array.from({ length: 6 * SIZE }, (_, i) => unfold(item[i % SIZE], 6)[Math.floor(i / SIZE)]),
@@ -106,9 +106,7 @@ function recallEditor(frame) {
     frame.set({
       draw,
       query: [],
-      items: frame.state.items.map(
-        (/** @type {any} */ _, /** @type {number} */ i) => stir(draw, i) % 64,
-      ),
+      items: drawn(draw, frame.state.items.length, 6),
     });
   };
   const show = (/** @type {any} */ state) => {

@@ -5,6 +5,7 @@
  * @import { Vector } from "../../tensor.js"
  */
 import { bytes, number } from "../../fields.js";
+import { generator } from "../../random.js";
 import { associativeRecall, copy } from "../../tasks.js";
 
 const FACE = [0x3c, 0x42, 0x95, 0xa1, 0xa1, 0x95, 0x42, 0x3c]; // a column of 8 bits each
@@ -25,7 +26,7 @@ export const fields = {
 
 /** @returns {number[]} the vectors to be copied: the reader's, and beyond them drawn ones */
 export const vectors = (/** @type {any} */ { length, bits, draw }) =>
-  Array.from({ length }, (_, t) => bits[t] ?? stir(draw, t) % 256);
+  drawn(draw, length, 8).map((vector, t) => bits[t] ?? vector);
 export const item = (/** @type {any} */ { items }, /** @type {number} */ k) =>
   items.slice(SIZE * k, SIZE * (k + 1));
 export const asked = (/** @type {any} */ state) => Math.min(state.asked, state.count - 1);
@@ -97,11 +98,11 @@ export function flipped(vector, bit, on) {
 
 /**
  * @param {number} seed
- * @param {number} t
- * @returns {number} a whole number that looks as if it were drawn, always the same for both
+ * @param {number} count
+ * @param {number} bits
+ * @returns {number[]} vectors, the same for the same seed
  */
-export function stir(seed, t) {
-  let x = Math.imul(seed * 8191 + t + 1, 0x9e3779b1);
-  x = Math.imul(x ^ (x >>> 15), 0x85ebca77);
-  return (x ^ (x >>> 13)) >>> 8;
+export function drawn(seed, count, bits) {
+  const draw = generator(seed);
+  return Array.from({ length: count }, () => Math.floor(draw() * 2 ** bits));
 }

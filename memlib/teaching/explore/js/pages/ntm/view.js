@@ -6,7 +6,7 @@
  * @import { State } from "../../ntm.js"
  * @import { Task } from "../../tasks.js"
  * @import { Gates } from "../../gates.js"
- * @import { Matrix } from "../../tensor.js"
+ * @import { Matrix, Vector } from "../../tensor.js"
  * @typedef {{from: number, count: number}} Arc slots next to one another on the circle
  * @typedef {{gates: Gates[], erase: Float64Array, add: Float64Array}} Knobs
  * @typedef {{task: Task, logits: Float64Array[], states: State[], wrong: boolean[][],
@@ -15,12 +15,12 @@
 import { panel } from "../../controls.js";
 import { el, put, write } from "../../dom.js";
 import { heat, round, shade } from "../../draw.js";
-import { sigmoid } from "../../tensor.js";
+import { full, sigmoid } from "../../tensor.js";
 import { timeline } from "../../timeline.js";
 
 const HEIGHT = 256; // of the map of heads, in CSS pixels
 const USED = 0.2; // the weight from which on a slot is used
-const HEADS = ["read head", "write head"];
+const HEADS = ["read", "write"];
 const KNOBS = ["g", "back", "stay", "on", "β", "γ"];
 const VECTORS = ["read key", "write key", "erase", "add"];
 
@@ -61,7 +61,7 @@ export function view(frame, steps) {
     el(
       "div",
       { class: "ml-row" },
-      panel("Knobs at this step", el("div", { class: "ml-scroll" }, table.element)),
+      panel("Knobs of the heads at this step", table.element),
       panel("Vectors at this step", el("div", { class: "ml-strips" }, ...rows)),
     ),
   );
@@ -74,7 +74,7 @@ export function view(frame, steps) {
     if (shown.run === run && shown.look === look) return;
     const { task, logits, states, wrong } = run;
     const arc = used(states);
-    shown = { run, look, ...arc, limit: largest(states) };
+    shown = { run, look, ...arc, limit: largest(states[states.length - 1].memory) };
     maps.in.show(turned(task.inputs));
     const answer = (/** @type {number} */ logit, /** @type {boolean} */ bad) =>
       bad ? -0.3 - 0.7 * sigmoid(logit) : sigmoid(logit);
@@ -82,11 +82,7 @@ export function view(frame, steps) {
       row.map((logit, i) => (task.mask[t] ? answer(logit, wrong[t][i]) : 0)),
     );
     maps.out.show(turned(answers));
-    const heads = states.map(({ weights }) => {
-      const [reading, writing] = weights.map((weight) => around(weight, arc));
-      return reading.map((weight, i) => weight - writing[i]);
-    });
-    maps.heads.show(turned(heads));
+    maps.heads.show(heads(states, arc));
     maps.heads.element.style.height = `${HEIGHT}px`;
   };
   /** @type {(run: Run, t: number, knobs: Knobs) => void} */
@@ -119,7 +115,7 @@ function knobTable() {
   const show = (/** @type {Gates[]} */ gates) => {
     gates.forEach(({ gate, shift, strength, sharpening }, h) => {
       [gate, ...Array.from(shift), strength, sharpening].forEach((value, i) => {
-        write(cells[h][i], round(value));
+        write(cells[h][i], round(value, value < 10 ? 2 : 1));
         put(cells[h][i], { style: i < 4 ? shade(value) : "" });
       });
     });
@@ -168,14 +164,24 @@ function turned(rows) {
 
 /**
  * @param {State[]} states
- * @returns {number} the size of the largest number that any slot ever holds
+ * @param {Arc} arc
+ * @returns {Float64Array[]} a row a slot, a column a step: where it is read, less where it is written
  */
-function largest(states) {
-  let most = 0;
-  for (const { memory } of states) {
-    for (const row of memory) {
-      for (let i = 0; i < row.length; i++) most = Math.max(most, Math.abs(row[i]));
+function heads(states, { from, count }) {
+  const rows = full(count, states.length);
+  states.forEach(({ memory, weights: [reading, writing] }, t) => {
+    for (let i = 0; i < count; i++) {
+      const n = (from + i) % memory.length;
+      rows[i][t] = reading[n] - writing[n];
     }
-  }
-  return most;
+  });
+  return rows;
+}
+
+/**
+ * @param {Vector[]} memory
+ * @returns {number} the size of the largest number in it
+ */
+function largest(memory) {
+  return Math.max(...memory.flatMap((row) => Array.from(row, Math.abs)));
 }
