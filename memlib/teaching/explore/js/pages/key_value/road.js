@@ -1,14 +1,14 @@
 /**
  * The road and its stations: a drawing in which they are dragged, and a list of the slots.
  *
- * @import { Frame } from "../../frame.js"
+ * @import { Frame } from "../../kit/frame.js"
  * @import { Road } from "../key_value.js"
  * @import { Vector } from "../../tensor.js"
  */
-import { slider } from "../../controls.js";
-import { draw, el, fresh, put, write } from "../../dom.js";
-import { drag, snap } from "../../drag.js";
-import { percent, plot, round } from "../../draw.js";
+import { slider } from "../../kit/controls.js";
+import { draw, el, fresh, put, write } from "../../kit/dom.js";
+import { drag, snap } from "../../kit/drag.js";
+import { percent, plot, round } from "../../kit/draw.js";
 
 export const LOW = -1; // the road, in kilometers
 export const HIGH = 5;
