@@ -31,17 +31,23 @@ export function button(label, onclick, attributes = {}) {
 /**
  * @param {Frame} frame
  * @param {string} field a number
- * @param {{label: string, low: number, high: number, step: number,
- *   show?: (value: number) => string}} options show: the number as it is written and announced
+ * @param {{label: string, low?: number, high?: number, step?: number, stops?: number[],
+ *   show?: (value: number) => string}} options stops: the numbers that it may be, where they are
+ *   not evenly spaced; show: the number as it is written and announced
  * @returns {HTMLElement}
  */
-export function slider(frame, field, { label, low, high, step, show = String }) {
-  const change = () => frame.set({ [field]: Number(input.value) });
+export function slider(frame, field, { label, stops, show = String, ...options }) {
+  const { low = 0, high = (stops?.length ?? 2) - 1, step = 1 } = options;
+  const place = (/** @type {number} */ value) => (stops ? stops.indexOf(value) : value);
+  const change = () => {
+    const at = Number(input.value);
+    frame.set({ [field]: stops ? stops[at] : at });
+  };
   const range = { min: low, max: high, step, "aria-label": label, oninput: change };
   const input = el("input", { type: "range", "data-lm-suppress-shortcuts": "true", ...range });
   const number = el("output", { "aria-hidden": "true" });
   frame.controls.push((state) => {
-    if (Number(input.value) !== state[field]) input.value = String(state[field]);
+    if (Number(input.value) !== place(state[field])) input.value = String(place(state[field]));
     write(number, show(state[field]));
     put(input, { "aria-valuetext": show(state[field]) });
   });
@@ -86,6 +92,26 @@ export function choose(frame, field, label, options) {
 }
 
 /**
+ * One of many: what is chosen is not part of the state, but what `onchange` makes of it.
+ *
+ * @param {string} label
+ * @param {string[]} options what is shown; the first stands for none of them
+ * @param {(index: number) => void} onchange
+ * @returns {{element: HTMLElement, show: (index: number) => void}} index: of an option
+ */
+export function pick(label, options, onchange) {
+  const select = el(
+    "select",
+    { "data-lm-suppress-shortcuts": "true", onchange: () => onchange(select.selectedIndex) },
+    ...options.map((option) => el("option", {}, option)),
+  );
+  const show = (/** @type {number} */ index) => {
+    select.selectedIndex = index;
+  };
+  return { element: el("label", { class: "ml-text" }, el("span", {}, label), select), show };
+}
+
+/**
  * @param {Frame} frame
  * @param {string} field a number or a choice
  * @param {string} label
@@ -124,13 +150,15 @@ function optgroups(groups) {
  * @param {Frame} frame
  * @param {string} field a text
  * @param {string} label
- * @param {Record<string, any>} [attributes] of the input: maxlength, list, ...
+ * @param {Record<string, any>} [attributes] of the input: maxlength, list, ...; with `rows` it has
+ *   several lines
  * @returns {HTMLElement}
  */
 export function text(frame, field, label, attributes = {}) {
   const oninput = () => frame.set({ [field]: input.value });
-  const plain = { type: "text", autocomplete: "off", autocapitalize: "off", spellcheck: "false" };
-  const input = el("input", {
+  const plain = { autocomplete: "off", autocapitalize: "off", spellcheck: "false" };
+  const input = el(attributes.rows ? "textarea" : "input", {
+    ...(attributes.rows ? {} : { type: "text" }),
     ...plain,
     "data-lm-suppress-shortcuts": "true",
     oninput,

@@ -35,6 +35,8 @@ export class Frame {
     this.controls = [];
     this.said = el("p", { class: "ml-said" });
     this.heard = el("p", { class: "ml-heard", role: "status" });
+    /** @type {(string | null)[]} what was announced */
+    this.told = [];
     this.turn = 0;
     this.busy = false;
     this.timer = 0;
@@ -88,7 +90,11 @@ export class Frame {
   }
 
   settle() {
-    write(this.heard, this.said.textContent || "");
+    // a page of several parts has a sentence (ml-also) in each: what is new is announced
+    const told = [...this.lab.querySelectorAll(".ml-also"), this.said].map((p) => p.textContent);
+    const news = told.filter((sentence, i) => sentence !== this.told[i]);
+    this.told = told;
+    if (news.length) write(this.heard, news.join(" "));
     if (this.linked) history.replaceState(history.state, "", this.address(location.hash));
   }
 

@@ -6,13 +6,31 @@
  */
 import { dot, norm, softmax } from "./tensor.js";
 
+/**
+ * @param {Vector} vector of any size: its squares may be beyond every number
+ * @returns {Float64Array} q / |q|; zeros stay zeros
+ */
+function unit(vector) {
+  const near = new Float64Array(vector);
+  let greatest = 0;
+  for (let i = 0; i < near.length; i++) greatest = Math.max(greatest, Math.abs(near[i]));
+  if (!greatest) return near;
+  for (let i = 0; i < near.length; i++) near[i] /= greatest;
+  const length = norm(near);
+  for (let i = 0; i < near.length; i++) near[i] /= length;
+  return near;
+}
+
 /** @type {Record<Measure, (query: Vector, key: Vector) => number>} */
 const MEASURES = {
   dot,
   scaled_dot: (query, key) => dot(query, key) / Math.sqrt(query.length),
   cosine(query, key) {
-    const lengths = norm(query) * norm(key);
-    return lengths ? dot(query, key) / lengths : 0;
+    const [a, b] = [norm(query), norm(key)];
+    const ordinary = Math.min(a, b) > 1e-140 && Math.max(a, b) < 1e140;
+    if (ordinary) return dot(query, key) / a / b;
+    const near = unit(query);
+    return norm(near) ? dot(near, unit(key)) : 0;
   },
   negative_squared_distance(query, key) {
     let sum = 0;

@@ -36,12 +36,34 @@ export function unpack(packed) {
   /** @type {Record<string, any>} */
   const out = {};
   for (const [name, { shape, half }] of Object.entries(packed.tensors)) {
-    const raw = bytes(half);
-    const flat = new Float32Array(raw.length / 2);
-    for (let i = 0; i < flat.length; i++) flat[i] = HALF[raw[2 * i] | (raw[2 * i + 1] << 8)];
-    out[name] = rows(flat, shape);
+    out[name] = rows(halves(half), shape);
   }
   return out;
+}
+
+/**
+ * @param {string} text base64 of half precision
+ * @returns {Float32Array}
+ */
+export function halves(text) {
+  const raw = bytes(text);
+  const flat = new Float32Array(raw.length / 2);
+  for (let i = 0; i < flat.length; i++) flat[i] = HALF[raw[2 * i] | (raw[2 * i + 1] << 8)];
+  return flat;
+}
+
+/**
+ * @param {{shape: number[], bytes: string, scale: {half: string}}} packed a matrix at 8 bits, each
+ *   row with a scale of its own
+ * @returns {Float32Array[]} its rows; the products fit their type without rounding
+ */
+export function unpackRows(packed) {
+  const scale = halves(packed.scale.half);
+  const whole = new Int8Array(bytes(packed.bytes).buffer);
+  const columns = packed.shape[1];
+  const flat = new Float32Array(whole.length);
+  for (let i = 0; i < flat.length; i++) flat[i] = whole[i] * scale[Math.floor(i / columns)];
+  return rows(flat, packed.shape);
 }
 
 /**
