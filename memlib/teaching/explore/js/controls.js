@@ -31,22 +31,27 @@ export function button(label, onclick, attributes = {}) {
 /**
  * @param {Frame} frame
  * @param {string} field a number
- * @param {{label: string, low?: number, high?: number, step?: number, stops?: number[],
- *   show?: (value: number) => string}} options stops: the numbers that it may be, where they are
- *   not evenly spaced; show: the number as it is written and announced
+ * @param {{label: string, low?: number, high?: number | ((state: any) => number), step?: number,
+ *   stops?: number[], show?: (value: number) => string,
+ *   set?: (value: number) => Record<string, any>}} options high: it may depend on the state; stops:
+ *   the numbers that it may be, where they are not evenly spaced; show: the number as it is written
+ *   and announced; set: what a change does, if it is more than the field
  * @returns {HTMLElement}
  */
-export function slider(frame, field, { label, stops, show = String, ...options }) {
+export function slider(frame, field, options) {
+  const { label, stops, show = String, set = (value) => ({ [field]: value }) } = options;
   const { low = 0, high = (stops?.length ?? 2) - 1, step = 1 } = options;
   const place = (/** @type {number} */ value) => (stops ? stops.indexOf(value) : value);
+  const most = typeof high === "number" ? () => high : high;
   const change = () => {
     const at = Number(input.value);
-    frame.set({ [field]: stops ? stops[at] : at });
+    frame.set(set(stops ? stops[at] : at));
   };
-  const range = { min: low, max: high, step, "aria-label": label, oninput: change };
+  const range = { min: low, max: most(frame.state), step, "aria-label": label, oninput: change };
   const input = el("input", { type: "range", "data-lm-suppress-shortcuts": "true", ...range });
   const number = el("output", { "aria-hidden": "true" });
   frame.controls.push((state) => {
+    put(input, { max: most(state) });
     if (Number(input.value) !== place(state[field])) input.value = String(place(state[field]));
     write(number, show(state[field]));
     put(input, { "aria-valuetext": show(state[field]) });
@@ -240,7 +245,7 @@ export function cells({ label, rows, columns, name, set }) {
         event.preventDefault();
         const sideways = Math.abs(step) === 1 && columns > 1;
         const sameRow = Math.floor(to / columns) === Math.floor(at / columns);
-        if (buttons[to] && (!sideways || sameRow)) focus(to);
+        if (buttons[to] && !buttons[to].disabled && (!sideways || sameRow)) focus(to);
       },
       onclick(/** @type {MouseEvent} */ event) {
         const at = buttons.indexOf(/** @type {any} */ (event.target));
@@ -252,6 +257,11 @@ export function cells({ label, rows, columns, name, set }) {
   const show = (/** @type {ArrayLike<number | boolean>} */ on) => {
     for (const [i, one] of buttons.entries())
       put(one, { "aria-pressed": on[i] ? "true" : "false" });
+    const stop = buttons.findIndex((one) => one.tabIndex === 0);
+    if (!buttons[stop].disabled) return;
+    // the tab key must find the cells even where some are switched off
+    buttons[stop].tabIndex = -1;
+    buttons[0].tabIndex = 0;
   };
   return { element, show };
 }

@@ -88,6 +88,25 @@ export function bits(start, least, most) {
 }
 
 /**
+ * @param {number[]} start whole numbers, each of two hexadecimal digits in the address
+ * @param {number} least
+ * @param {number} most how many
+ * @param {number} [high] the largest that one may be
+ * @returns {Field<number[]>}
+ */
+export function bytes(start, least, most, high = 255) {
+  const rule = new RegExp(`^(?:[0-9a-f]{2}){${least},${most}}$`);
+  return {
+    start,
+    parse(said) {
+      const values = (said.match(/../g) ?? []).map((pair) => Number.parseInt(pair, 16));
+      return rule.test(said) && values.every((value) => value <= high) ? values : undefined;
+    },
+    format: (values) => values.map((value) => value.toString(16).padStart(2, "0")).join(""),
+  };
+}
+
+/**
  * @param {Record<string, Field<any>>} fields
  * @returns {Record<string, any>}
  */

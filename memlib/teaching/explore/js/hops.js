@@ -12,7 +12,7 @@
  */
 import { el, fresh, put, write } from "./dom.js";
 import { percent } from "./draw.js";
-import { marked } from "./vocabulary.js";
+import { marked } from "./shelf.js";
 
 const MOST = 60; // rows, of the newest sentences
 

@@ -94,3 +94,12 @@ export function argmax(vector) {
   for (let i = 1; i < vector.length; i++) if (vector[i] > vector[best]) best = i;
   return best;
 }
+
+/**
+ * @param {number} one
+ * @param {number} size
+ * @returns {Float64Array} 1 at one place, 0 elsewhere; at -1 all 0
+ */
+export function onehot(one, size) {
+  return Float64Array.from({ length: size }, (_, i) => Number(i === one));
+}

@@ -8,7 +8,7 @@
 import { choice, number, text } from "../fields.js";
 import { knobs } from "./addressable/knobs.js";
 import { machine } from "./addressable/machine.js";
-import { COPY, LONGEST, MOST } from "./addressable/run.js";
+import { COPY, FOLLOW, LONGEST, MOST } from "./addressable/run.js";
 
 const whole = { whole: true };
 
@@ -47,6 +47,7 @@ export const page = {
       state: { program: COPY.replace("marker", "0.01 * marker"), at: 17 },
     },
   ],
+  largest: { moves: MOST, tape: "list", program: Array(3).fill(FOLLOW).join("\n"), at: 30 },
   build,
 };
 

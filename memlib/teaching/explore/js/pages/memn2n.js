@@ -12,10 +12,10 @@ import { bars, percent } from "../draw.js";
 import { choice, flag, number, text as typed } from "../fields.js";
 import { hopTable } from "../hops.js";
 import { MemN2N } from "../memn2n.js";
+import { shelf } from "../shelf.js";
 import { EDITS, KEPT } from "../stories.js";
 import { argmax, softmax } from "../tensor.js";
 import { sentences, Vocabulary, wordsOf } from "../vocabulary.js";
-import { shelf } from "../vocabulary.js";
 
 const [LONGEST, LONGEST_QUESTION] = [2500, 120]; // characters
 const BEST = 4; // answers that are shown
