@@ -41,6 +41,9 @@ PHRASINGS = {  # ways to ask for a capital and a currency; the first few name it
 }
 
 
+NAME = "l2_supercat"  # of the table and the tokenizer among the files of wordllama
+
+
 class Fact(NamedTuple):
     """A fact and its sentence.
 
@@ -64,18 +67,27 @@ def word_vectors() -> tuple[Tensor, Callable[[str], Tensor]]:
     They are read as files, for its own loader looks in another folder and then asks the network.
     """
     from safetensors.torch import load_file
-    from tokenizers import Tokenizer
 
-    spec = find_spec("wordllama")
-    (place,) = (spec.submodule_search_locations if spec else None) or [""]
-    folder, name = Path(place), "l2_supercat"
-    table = load_file(folder / f"weights/{name}_256.safetensors")["embedding.weight"].float()
-    tokenizer = Tokenizer.from_file(str(folder / f"tokenizers/{name}_tokenizer_config.json"))
+    table = load_file(_folder() / f"weights/{NAME}_256.safetensors")["embedding.weight"].float()
+    encode = tokenizer().encode
 
     def tokens(text: str) -> Tensor:
-        return torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids)
+        return torch.tensor(encode(text, add_special_tokens=False).ids)
 
     return table, tokens
+
+
+def tokenizer() -> Any:
+    """Return what turns texts into tokens."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(_folder() / f"tokenizers/{NAME}_tokenizer_config.json"))
+
+
+def _folder() -> Path:
+    spec = find_spec("wordllama")
+    (place,) = (spec.submodule_search_locations if spec else None) or [""]
+    return Path(place)
 
 
 def country_facts() -> tuple[list[Fact], list[Fact]]:

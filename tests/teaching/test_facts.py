@@ -1,6 +1,7 @@
 """What the chapter on stores asks about: facts of all countries, and vectors for words."""
 
 import pytest
+import torch
 
 pytest.importorskip("countryinfo")
 pytest.importorskip("safetensors")
@@ -8,6 +9,7 @@ pytest.importorskip("tokenizers")
 pytest.importorskip("wordllama")
 
 from memlib import teaching
+from memlib.teaching.words import common_words, pieces
 
 
 def test_facts_say_what_they_are_about():
@@ -34,3 +36,20 @@ def test_a_text_is_rows_of_the_table():
     assert table.ndim == 2
     assert len(found) >= 6
     assert 0 <= int(found.min()) <= int(found.max()) < len(table)
+
+
+def test_words_of_a_text_sum_up_to_its_tokens():
+    table, tokens = teaching.word_vectors()
+    text = "What's the capital of Côte d'Ivoire (Ivory Coast)?"
+    words, vectors = teaching.vocabulary([text], others=50)
+    assert len(words) == len(set(words)) == len(vectors)
+    assert pieces(text)[:4] == [" What", "'", "s", " the"]
+    total = vectors[[words.index(piece) for piece in pieces(text)]].sum(dim=0)
+    assert torch.allclose(total, table[tokens(text)].sum(dim=0), atol=1e-4)
+
+
+def test_common_words_come_in_the_order_of_the_tokenizer():
+    common = common_words(100)
+    assert len(set(common)) == 100
+    assert common[0] == " the"
+    assert common_words(10) == common[:10]

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memlib.teaching.explore.join import JS, constant, join
+from memlib.teaching.explore.join import JS, constant, join, styles
 from memlib.teaching.explore.weights import byte_rows, half, pack
 from memlib.teaching.figures import check_label, display_html, figure_html
 from memlib.teaching.style import FIGURE_CSS, THEME_CSS
@@ -48,7 +48,8 @@ def explore_html(name: str, first: str, **data: Any) -> str:
     module, root = f"pages/{name}.js", name_of(name)
     script = join("frame.js", module)
     run = f"{constant('frame.js')}.mount({here(root)}, {constant(module)}.page);"
-    css = THEME_CSS + FIGURE_CSS + (JS.parent / "explore.css").read_text(encoding="utf-8")
+    kit = (JS.parent / "explore.css").read_text(encoding="utf-8")
+    css = THEME_CSS + FIGURE_CSS + kit + styles(module)
     given = json.dumps(data, default=_given, separators=(",", ":")).replace("</", "<\\/")
     return (
         f"<style>{css}</style>"

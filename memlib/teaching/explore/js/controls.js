@@ -31,17 +31,28 @@ export function button(label, onclick, attributes = {}) {
 /**
  * @param {Frame} frame
  * @param {string} field a number
- * @param {{label: string, low: number, high: number, step: number,
- *   show?: (value: number) => string}} options show: the number as it is written and announced
+ * @param {{label: string, low?: number, high?: number | ((state: any) => number), step?: number,
+ *   stops?: number[], show?: (value: number) => string,
+ *   set?: (value: number) => Record<string, any>}} options high: it may depend on the state; stops:
+ *   the numbers that it may be, where they are not evenly spaced; show: the number as it is written
+ *   and announced; set: what a change does, if it is more than the field
  * @returns {HTMLElement}
  */
-export function slider(frame, field, { label, low, high, step, show = String }) {
-  const change = () => frame.set({ [field]: Number(input.value) });
-  const range = { min: low, max: high, step, "aria-label": label, oninput: change };
+export function slider(frame, field, options) {
+  const { label, stops, show = String, set = (value) => ({ [field]: value }) } = options;
+  const { low = 0, high = (stops?.length ?? 2) - 1, step = 1 } = options;
+  const place = (/** @type {number} */ value) => (stops ? stops.indexOf(value) : value);
+  const most = typeof high === "number" ? () => high : high;
+  const change = () => {
+    const at = Number(input.value);
+    frame.set(set(stops ? stops[at] : at));
+  };
+  const range = { min: low, max: most(frame.state), step, "aria-label": label, oninput: change };
   const input = el("input", { type: "range", "data-lm-suppress-shortcuts": "true", ...range });
   const number = el("output", { "aria-hidden": "true" });
   frame.controls.push((state) => {
-    if (Number(input.value) !== state[field]) input.value = String(state[field]);
+    put(input, { max: most(state) });
+    if (Number(input.value) !== place(state[field])) input.value = String(place(state[field]));
     write(number, show(state[field]));
     put(input, { "aria-valuetext": show(state[field]) });
   });
@@ -86,16 +97,73 @@ export function choose(frame, field, label, options) {
 }
 
 /**
+ * One of many: what is chosen is not part of the state, but what `onchange` makes of it.
+ *
+ * @param {string} label
+ * @param {string[]} options what is shown; the first stands for none of them
+ * @param {(index: number) => void} onchange
+ * @returns {{element: HTMLElement, show: (index: number) => void}} index: of an option
+ */
+export function pick(label, options, onchange) {
+  const select = el(
+    "select",
+    { "data-lm-suppress-shortcuts": "true", onchange: () => onchange(select.selectedIndex) },
+    ...options.map((option) => el("option", {}, option)),
+  );
+  const show = (/** @type {number} */ index) => {
+    select.selectedIndex = index;
+  };
+  return { element: el("label", { class: "ml-text" }, el("span", {}, label), select), show };
+}
+
+/**
+ * @param {Frame} frame
+ * @param {string} field a number or a choice
+ * @param {string} label
+ * @param {(state: any) => Record<string, Record<string, string>>} groups by name the options: by
+ *   value, what is shown
+ * @returns {HTMLElement}
+ */
+export function select(frame, field, label, groups) {
+  const onchange = () => {
+    const number = typeof frame.state[field] === "number";
+    frame.set({ [field]: number ? Number(input.value) : input.value });
+  };
+  const input = el("select", { "aria-label": label, onchange });
+  let before = "";
+  frame.controls.push((state) => {
+    const now = groups(state);
+    if (JSON.stringify(now) !== before) input.replaceChildren(...optgroups(now));
+    before = JSON.stringify(now);
+    input.value = String(state[field]);
+  });
+  return el("label", { class: "ml-text" }, el("span", {}, label), input);
+}
+
+/** @type {(groups: Record<string, Record<string, string>>) => HTMLElement[]} */
+function optgroups(groups) {
+  return Object.entries(groups).map(([label, options]) =>
+    el(
+      "optgroup",
+      { label },
+      ...Object.entries(options).map(([value, name]) => el("option", { value }, name)),
+    ),
+  );
+}
+
+/**
  * @param {Frame} frame
  * @param {string} field a text
  * @param {string} label
- * @param {Record<string, any>} [attributes] of the input: maxlength, list, ...
+ * @param {Record<string, any>} [attributes] of the input: maxlength, list, ...; with `rows` it has
+ *   several lines
  * @returns {HTMLElement}
  */
 export function text(frame, field, label, attributes = {}) {
   const oninput = () => frame.set({ [field]: input.value });
-  const plain = { type: "text", autocomplete: "off", autocapitalize: "off", spellcheck: "false" };
-  const input = el("input", {
+  const plain = { autocomplete: "off", autocapitalize: "off", spellcheck: "false" };
+  const input = el(attributes.rows ? "textarea" : "input", {
+    ...(attributes.rows ? {} : { type: "text" }),
     ...plain,
     "data-lm-suppress-shortcuts": "true",
     oninput,
@@ -177,7 +245,7 @@ export function cells({ label, rows, columns, name, set }) {
         event.preventDefault();
         const sideways = Math.abs(step) === 1 && columns > 1;
         const sameRow = Math.floor(to / columns) === Math.floor(at / columns);
-        if (buttons[to] && (!sideways || sameRow)) focus(to);
+        if (buttons[to] && !buttons[to].disabled && (!sideways || sameRow)) focus(to);
       },
       onclick(/** @type {MouseEvent} */ event) {
         const at = buttons.indexOf(/** @type {any} */ (event.target));
@@ -189,6 +257,11 @@ export function cells({ label, rows, columns, name, set }) {
   const show = (/** @type {ArrayLike<number | boolean>} */ on) => {
     for (const [i, one] of buttons.entries())
       put(one, { "aria-pressed": on[i] ? "true" : "false" });
+    const stop = buttons.findIndex((one) => one.tabIndex === 0);
+    if (!buttons[stop].disabled) return;
+    // the tab key must find the cells even where some are switched off
+    buttons[stop].tabIndex = -1;
+    buttons[0].tabIndex = 0;
   };
   return { element, show };
 }

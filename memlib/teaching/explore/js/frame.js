@@ -18,6 +18,7 @@ import { unpack } from "./weights.js";
 
 const SETTLED = 500; // milliseconds without a change, after which something is announced
 const SLICE = 5; // milliseconds of a long run between two looks at what the reader does
+const FIRST = 2; // of its first slice, which belongs to the reader's event
 
 export class Frame {
   /**
@@ -127,8 +128,8 @@ export class Frame {
   async work(steps, progress) {
     const mine = this.turn;
     this.busy = true;
-    while (true) {
-      const end = performance.now() + SLICE;
+    for (let slice = FIRST; ; slice = SLICE) {
+      const end = performance.now() + slice;
       let step = steps.next();
       while (!step.done && performance.now() < end) step = steps.next();
       if (step.done) {

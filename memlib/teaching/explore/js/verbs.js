@@ -79,7 +79,8 @@ export function read(weights, values) {
   const value = new Float64Array(values.length ? values[0].length : 0);
   for (let n = 0; n < weights.length; n++) {
     const weight = weights[n];
-    if (weight) for (let i = 0; i < value.length; i++) value[i] += weight * values[n][i];
+    const row = values[n];
+    if (weight) for (let i = 0; i < value.length; i++) value[i] += weight * row[i];
   }
   return value;
 }
@@ -94,12 +95,14 @@ export function read(weights, values) {
  * @returns {Float64Array[]} the new memory
  */
 export function write(memory, weights, add, erase) {
-  return Array.from(memory, (row, n) =>
-    Float64Array.from(
-      row,
-      (cell, i) => cell * (1 - weights[n] * (erase ? erase[i] : 0)) + weights[n] * add[i],
-    ),
-  );
+  return Array.from(memory, (row, n) => {
+    // a plain loop: this is most of a machine's step, and `from` with a function is four times slower
+    const next = new Float64Array(row.length);
+    for (let i = 0; i < next.length; i++) {
+      next[i] = row[i] * (1 - weights[n] * (erase ? erase[i] : 0)) + weights[n] * add[i];
+    }
+    return next;
+  });
 }
 
 /**

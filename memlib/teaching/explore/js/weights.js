@@ -1,7 +1,8 @@
 /**
- * Weights as `weights.py` packs them: half precision in base64, with shapes and metadata.
+ * Weights as `weights.py` packs them: half or single precision in base64, with shapes and metadata.
  *
- * @typedef {{metadata: Record<string, any>, tensors: Record<string, {shape: number[], half: string}>}} Packed
+ * @typedef {{shape: number[], half?: string, single?: string}} PackedTensor
+ * @typedef {{metadata: Record<string, any>, tensors: Record<string, PackedTensor>}} Packed
  */
 
 /** Every number of half precision by its bits, so that a weight is a look-up. */
@@ -35,13 +36,35 @@ export function bytes(text) {
 export function unpack(packed) {
   /** @type {Record<string, any>} */
   const out = {};
-  for (const [name, { shape, half }] of Object.entries(packed.tensors)) {
-    const raw = bytes(half);
-    const flat = new Float32Array(raw.length / 2);
-    for (let i = 0; i < flat.length; i++) flat[i] = HALF[raw[2 * i] | (raw[2 * i + 1] << 8)];
-    out[name] = rows(flat, shape);
+  for (const [name, { shape, half, single = "" }] of Object.entries(packed.tensors)) {
+    out[name] = rows(half ? halves(half) : new Float32Array(bytes(single).buffer), shape);
   }
   return out;
+}
+
+/**
+ * @param {string} text base64 of half precision
+ * @returns {Float32Array}
+ */
+export function halves(text) {
+  const raw = bytes(text);
+  const flat = new Float32Array(raw.length / 2);
+  for (let i = 0; i < flat.length; i++) flat[i] = HALF[raw[2 * i] | (raw[2 * i + 1] << 8)];
+  return flat;
+}
+
+/**
+ * @param {{shape: number[], bytes: string, scale: {half: string}}} packed a matrix at 8 bits, each
+ *   row with a scale of its own
+ * @returns {Float32Array[]} its rows; the products fit their type without rounding
+ */
+export function unpackRows(packed) {
+  const scale = halves(packed.scale.half);
+  const whole = new Int8Array(bytes(packed.bytes).buffer);
+  const columns = packed.shape[1];
+  const flat = new Float32Array(whole.length);
+  for (let i = 0; i < flat.length; i++) flat[i] = whole[i] * scale[Math.floor(i / columns)];
+  return rows(flat, packed.shape);
 }
 
 /**
