@@ -9,20 +9,19 @@ from __future__ import annotations
 import json
 import re
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from memlib.teaching.explore import explore_html
+from memlib.teaching.files import find
 from sphinx.application import Sphinx
 
 MARK = re.compile(r"<!-- explore: (\w+) -->")
 GIVEN = ("facets", "short", "memories")
-RECORD = Path(__file__).parents[2] / "results" / "published_memories.json"
 
 
 def memories() -> str:
     """The filter of the map, with the whole list as a table until it starts."""
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    record = json.loads(find("results/published_memories.json").read_text(encoding="utf-8"))
     short = record["short"]
     rows = [_row("th", ["Year", "Memory", "What is stored", "How it is found", "Who writes"])]
     for memory in record["memories"]:
