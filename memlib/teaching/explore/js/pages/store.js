@@ -29,6 +29,7 @@ const FACTS = 719;
 const STOPS = [1, 2, 3, 6, 10, 20, 50, 100, 300, FACTS]; // of k
 const CLUSTERS = 17;
 const NEAREST = 5; // keys wanted on the plane
+const LIKE = "dot"; // of vectors of length 1: their cosine
 const FAR = "negative_squared_distance";
 const SIZE = /** @type {[number, number]} */ ([1.5, 1]);
 
@@ -144,9 +145,9 @@ async function build(frame, data) {
     const mask = keys.map((_, n) => (n < FACTS ? !gone.includes(n) : norm(more) > 0));
     const held = mask.filter(Boolean).length;
     const most = norm(query) > 0 ? Math.min(k, held) : 0;
-    const [slots, weights] = address(query, keys, most, { strength, mask });
+    const [slots, weights] = address(query, keys, most, { measure: LIKE, strength, mask });
     const texts = [...data.facts, told];
-    const [like] = similarity(query, [keys[slots[0] ?? FACTS]], "cosine");
+    const [like] = similarity(query, [keys[slots[0] ?? FACTS]], LIKE);
     const unknown = [...question.show(asked), ...own.show(told)];
     offered.show(asked);
     found.show(slots, weights, texts);
