@@ -52,7 +52,7 @@ def test_wheel_brings_the_quizzes_and_the_records_and_stays_small(wheel: Path) -
 
 def test_wheel_brings_what_the_page_runs(wheel: Path) -> None:
     explore = sites.ROOT / "memlib/teaching/explore"
-    stored = [*explore.rglob("*.js"), *explore.glob("*.css")]
+    stored = [*explore.rglob("*.js"), *explore.rglob("*.css")]
     assert {p.relative_to(sites.ROOT).as_posix() for p in stored} <= set(names(wheel))
 
 

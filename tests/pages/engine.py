@@ -44,7 +44,9 @@ def ask(page: Page, function: str, cases: list[Any]) -> Any:
 
 
 def worst(ours: Any, theirs: Any) -> float:
-    """The largest difference between numbers, by shape and place."""
+    """The largest difference between numbers, by shape and place; infinite where one is none."""
     a, b = np.asarray(ours, dtype=float), np.asarray(theirs, dtype=float)
     assert a.shape == b.shape, (a.shape, b.shape)
-    return float(np.abs(a - b).max()) if a.size else 0.0
+    with np.errstate(invalid="ignore"):
+        off = np.where(a == b, 0, np.abs(a - b))
+    return float(np.nan_to_num(off, nan=np.inf).max()) if a.size else 0.0

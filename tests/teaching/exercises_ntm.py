@@ -111,6 +111,10 @@ PROOFS = {
             "erase comes first": [1.75, 5.5],
         },
     ),
+    "one_vector": (
+        3,
+        {"alone, the first": 1, "alone, the second": 2, "counted from 1": 0},
+    ),
     "wrong_bits": (
         wrong_bits,
         {
@@ -232,6 +236,7 @@ def by_luck_by_dealing(failed, group, others_failed, others):
 ALSO_RIGHT = {
     "one_write": torch.tensor([2.0, 4.0])
     + 0.5 * (torch.tensor([3.0, 3.0]) - torch.tensor([2.0, 0.0])),
+    "one_vector": torch.tensor(3),
     "wrong_bits": wrong_bits_by_loops,
     "parameters": parameters_of_modules,
     "reverse_copy": reverse_copy_step_by_step,

@@ -31,6 +31,23 @@ def one_write(answer: Any) -> Verdict:
 
 
 @exercise
+def one_vector(answer: Any) -> Verdict:
+    """Check which vector of a query is enough for the machine of associative recall."""
+    alone = "wipe the other two and ask for each item in turn: alone, the {} finds the next of one"
+    return compare(
+        answer,
+        torch.tensor(3.0),
+        mistakes={
+            alone.format("first"): 1,
+            alone.format("second"): 2,
+            "vectors are counted from 1 here": 0,
+        },
+        praise="right: alone it is enough. (Of what use the others are, this does not tell.)",
+        atol=1e-3,
+    )
+
+
+@exercise
 def wrong_bits(answer: Callable[..., Any]) -> Verdict:
     """Check a function (logits, targets (B, T, O), mask (B, T)) -> wrong bits (B,)."""
     generator = Generator().manual_seed(0)

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memlib.teaching.explore.join import JS, constant, join
+from memlib.teaching.explore.join import JS, constant, join, styles
 from memlib.teaching.explore.weights import byte_rows, half, pack
 from memlib.teaching.figures import check_label, display_html, figure_html
 from memlib.teaching.style import FIGURE_CSS, THEME_CSS
@@ -46,9 +46,10 @@ def explore(name: str, fig: "Figure", alt: str, **data: Any) -> None:
 def explore_html(name: str, first: str, **data: Any) -> str:
     """Return an explorable as HTML that stands alone; `first` is what is shown until it starts."""
     module, root = f"pages/{name}.js", name_of(name)
-    script = join("frame.js", module)
-    run = f"{constant('frame.js')}.mount({here(root)}, {constant(module)}.page);"
-    css = THEME_CSS + FIGURE_CSS + (JS.parent / "explore.css").read_text(encoding="utf-8")
+    script = join("kit/frame.js", module)
+    run = f"{constant('kit/frame.js')}.mount({here(root)}, {constant(module)}.page);"
+    kit = (JS.parent / "explore.css").read_text(encoding="utf-8")
+    css = THEME_CSS + FIGURE_CSS + kit + styles(module)
     given = json.dumps(data, default=_given, separators=(",", ":")).replace("</", "<\\/")
     return (
         f"<style>{css}</style>"

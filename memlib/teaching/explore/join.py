@@ -26,15 +26,27 @@ def join(*names: str, root: Path = JS) -> str:
         FileNotFoundError: There is no such module.
         ValueError: Modules import one another in a circle, or use what is not understood here.
     """
-    done: dict[str, str] = {}
-    for name in names:
-        _add((root / name).resolve(), root.resolve(), done, [])
-    return '"use strict";\n' + "".join(done.values())
+    return '"use strict";\n' + "".join(_modules(names, root).values())
+
+
+def styles(*names: str, root: Path = JS) -> str:
+    """Return the style sheets that stand beside modules and what they import, without indents."""
+    sheets = ((root / name).with_suffix(".css") for name in _modules(names, root))
+    text = "".join(sheet.read_text(encoding="utf-8") for sheet in sheets if sheet.exists())
+    return re.sub(r"\n\s*", "", text)
 
 
 def constant(name: str) -> str:
     """Return the name of a module's constant in the joined script."""
     return "$" + name.removesuffix(".js").replace("/", "_")
+
+
+def _modules(names: tuple[str, ...], root: Path) -> dict[str, str]:
+    """Each module by its path, joined, after all that it imports."""
+    done: dict[str, str] = {}
+    for name in names:
+        _add((root / name).resolve(), root.resolve(), done, [])
+    return done
 
 
 def _add(path: Path, root: Path, done: dict[str, str], above: list[str]) -> None:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 
-def pack(path: Path) -> dict[str, Any]:
+def pack(path: Path, *, exact: bool = False) -> dict[str, Any]:
     """Return a checkpoint in half precision, with its metadata.
 
     Args:
         path: A `.safetensors` file.
+        exact: In single precision, for a machine that answers otherwise when it is rounded.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -23,8 +24,9 @@ def pack(path: Path) -> dict[str, Any]:
 
     with safe_open(path, "pt") as file:
         metadata = {key: _plain(value) for key, value in (file.metadata() or {}).items()}
-        tensors = {name: half(file.get_tensor(name), name) for name in sorted(file.keys())}
-    return {"metadata": metadata, "tensors": tensors}
+        tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+    packed = {name: single(x) if exact else half(x, name) for name, x in tensors.items()}
+    return {"metadata": metadata, "tensors": packed}
 
 
 def half(tensor: Tensor, name: str = "tensor") -> dict[str, Any]:
@@ -38,6 +40,12 @@ def half(tensor: Tensor, name: str = "tensor") -> dict[str, Any]:
         worst = tensor.abs().max().item()
         raise ValueError(f"{name} must fit half precision (at most 65504); got {worst:g}")
     return {"shape": list(tensor.shape), "half": _base64(rounded)}
+
+
+def single(tensor: Tensor) -> dict[str, Any]:
+    """Return a tensor as its shape and its numbers in single precision, base64."""
+    whole = tensor.detach().to(torch.float32).contiguous()
+    return {"shape": list(tensor.shape), "single": _base64(whole)}
 
 
 def byte_rows(matrix: Tensor) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 /**
- * Weights as `weights.py` packs them: half precision in base64, with shapes and metadata.
+ * Weights as `weights.py` packs them: half or single precision in base64, with shapes and metadata.
  *
- * @typedef {{metadata: Record<string, any>, tensors: Record<string, {shape: number[], half: string}>}} Packed
+ * @typedef {{shape: number[], half?: string, single?: string}} PackedTensor
+ * @typedef {{metadata: Record<string, any>, tensors: Record<string, PackedTensor>}} Packed
  */
 
 /** Every number of half precision by its bits, so that a weight is a look-up. */
@@ -35,8 +36,8 @@ export function bytes(text) {
 export function unpack(packed) {
   /** @type {Record<string, any>} */
   const out = {};
-  for (const [name, { shape, half }] of Object.entries(packed.tensors)) {
-    out[name] = rows(halves(half), shape);
+  for (const [name, { shape, half, single = "" }] of Object.entries(packed.tensors)) {
+    out[name] = rows(half ? halves(half) : new Float32Array(bytes(single).buffer), shape);
   }
   return out;
 }

@@ -58,20 +58,21 @@ export function text(start, longest) {
 /**
  * @template T
  * @param {T[]} start
- * @param {Field<T>} field of each entry; its text must hold no comma
+ * @param {Field<T>} field of each entry; its text must not hold what stands between two of them
  * @param {number} least
  * @param {number} most how many entries
+ * @param {string} [between]
  * @returns {Field<T[]>}
  */
-export function list(start, field, least, most) {
+export function list(start, field, least, most, between = ",") {
   return {
     start,
     parse(said) {
-      const values = said === "" ? [] : said.split(",").map(field.parse);
+      const values = said === "" ? [] : said.split(between).map(field.parse);
       const good = values.length >= least && values.length <= most && !values.includes(undefined);
       return good ? /** @type {T[]} */ (values) : undefined;
     },
-    format: (values) => values.map(field.format).join(","),
+    format: (values) => values.map(field.format).join(between),
   };
 }
 
@@ -84,6 +85,25 @@ export function list(start, field, least, most) {
 export function bits(start, least, most) {
   const rule = new RegExp(`^[01]{${least},${most}}$`);
   return { start, parse: (said) => (rule.test(said) ? said : undefined), format: String };
+}
+
+/**
+ * @param {number[]} start whole numbers, each of two hexadecimal digits in the address
+ * @param {number} least
+ * @param {number} most how many
+ * @param {number} [high] the largest that one may be
+ * @returns {Field<number[]>}
+ */
+export function bytes(start, least, most, high = 255) {
+  const rule = new RegExp(`^(?:[0-9a-f]{2}){${least},${most}}$`);
+  return {
+    start,
+    parse(said) {
+      const values = (said.match(/../g) ?? []).map((pair) => Number.parseInt(pair, 16));
+      return rule.test(said) && values.every((value) => value <= high) ? values : undefined;
+    },
+    format: (values) => values.map((value) => value.toString(16).padStart(2, "0")).join(""),
+  };
 }
 
 /**

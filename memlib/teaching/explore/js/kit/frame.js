@@ -12,12 +12,14 @@
  * @property {(frame: Frame, data: any) => Draw | Promise<Draw>} build fills `frame.lab`, once
  * @typedef {(state: any) => void} Draw shows a state, whatever was shown before
  */
+
+import { unpack } from "../weights.js";
 import { el, pause, write } from "./dom.js";
 import { first, format, parse } from "./fields.js";
-import { unpack } from "./weights.js";
 
 const SETTLED = 500; // milliseconds without a change, after which something is announced
 const SLICE = 5; // milliseconds of a long run between two looks at what the reader does
+const FIRST = 2; // of its first slice, which belongs to the reader's event
 
 export class Frame {
   /**
@@ -35,6 +37,8 @@ export class Frame {
     this.controls = [];
     this.said = el("p", { class: "ml-said" });
     this.heard = el("p", { class: "ml-heard", role: "status" });
+    /** @type {(string | null)[]} what was announced */
+    this.told = [];
     this.turn = 0;
     this.busy = false;
     this.timer = 0;
@@ -88,7 +92,11 @@ export class Frame {
   }
 
   settle() {
-    write(this.heard, this.said.textContent || "");
+    // a page of several parts has a sentence (ml-also) in each: what is new is announced
+    const told = [...this.lab.querySelectorAll(".ml-also"), this.said].map((p) => p.textContent);
+    const news = told.filter((sentence, i) => sentence !== this.told[i]);
+    this.told = told;
+    if (news.length) write(this.heard, news.join(" "));
     if (this.linked) history.replaceState(history.state, "", this.address(location.hash));
   }
 
@@ -121,8 +129,8 @@ export class Frame {
   async work(steps, progress) {
     const mine = this.turn;
     this.busy = true;
-    while (true) {
-      const end = performance.now() + SLICE;
+    for (let slice = FIRST; ; slice = SLICE) {
+      const end = performance.now() + slice;
       let step = steps.next();
       while (!step.done && performance.now() < end) step = steps.next();
       if (step.done) {

@@ -31,22 +31,27 @@ export function button(label, onclick, attributes = {}) {
 /**
  * @param {Frame} frame
  * @param {string} field a number
- * @param {{label: string, low?: number, high?: number, step?: number, stops?: number[],
- *   show?: (value: number) => string}} options stops: the numbers that it may be, where they are
- *   not evenly spaced; show: the number as it is written and announced
+ * @param {{label: string, low?: number, high?: number | ((state: any) => number), step?: number,
+ *   stops?: number[], show?: (value: number) => string,
+ *   set?: (value: number) => Record<string, any>}} options high: it may depend on the state; stops:
+ *   the numbers that it may be, where they are not evenly spaced; show: the number as it is written
+ *   and announced; set: what a change does, if it is more than the field
  * @returns {HTMLElement}
  */
-export function slider(frame, field, { label, stops, show = String, ...options }) {
+export function slider(frame, field, options) {
+  const { label, stops, show = String, set = (value) => ({ [field]: value }) } = options;
   const { low = 0, high = (stops?.length ?? 2) - 1, step = 1 } = options;
   const place = (/** @type {number} */ value) => (stops ? stops.indexOf(value) : value);
+  const most = typeof high === "number" ? () => high : high;
   const change = () => {
     const at = Number(input.value);
-    frame.set({ [field]: stops ? stops[at] : at });
+    frame.set(set(stops ? stops[at] : at));
   };
-  const range = { min: low, max: high, step, "aria-label": label, oninput: change };
+  const range = { min: low, max: most(frame.state), step, "aria-label": label, oninput: change };
   const input = el("input", { type: "range", "data-lm-suppress-shortcuts": "true", ...range });
   const number = el("output", { "aria-hidden": "true" });
   frame.controls.push((state) => {
+    put(input, { max: most(state) });
     if (Number(input.value) !== place(state[field])) input.value = String(place(state[field]));
     write(number, show(state[field]));
     put(input, { "aria-valuetext": show(state[field]) });
@@ -113,15 +118,52 @@ export function pick(label, options, onchange) {
 
 /**
  * @param {Frame} frame
+ * @param {string} field a number or a choice
+ * @param {string} label
+ * @param {(state: any) => Record<string, Record<string, string>>} groups by name the options: by
+ *   value, what is shown
+ * @returns {HTMLElement}
+ */
+export function select(frame, field, label, groups) {
+  const onchange = () => {
+    const number = typeof frame.state[field] === "number";
+    frame.set({ [field]: number ? Number(input.value) : input.value });
+  };
+  const input = el("select", { "aria-label": label, onchange });
+  let before = "";
+  frame.controls.push((state) => {
+    const now = groups(state);
+    if (JSON.stringify(now) !== before) input.replaceChildren(...optgroups(now));
+    before = JSON.stringify(now);
+    input.value = String(state[field]);
+  });
+  return el("label", { class: "ml-text" }, el("span", {}, label), input);
+}
+
+/** @type {(groups: Record<string, Record<string, string>>) => HTMLElement[]} */
+function optgroups(groups) {
+  return Object.entries(groups).map(([label, options]) =>
+    el(
+      "optgroup",
+      { label },
+      ...Object.entries(options).map(([value, name]) => el("option", { value }, name)),
+    ),
+  );
+}
+
+/**
+ * @param {Frame} frame
  * @param {string} field a text
  * @param {string} label
- * @param {Record<string, any>} [attributes] of the input: maxlength, list, ...
+ * @param {Record<string, any>} [attributes] of the input: maxlength, list, ...; with `rows` it has
+ *   several lines
  * @returns {HTMLElement}
  */
 export function text(frame, field, label, attributes = {}) {
   const oninput = () => frame.set({ [field]: input.value });
-  const plain = { type: "text", autocomplete: "off", autocapitalize: "off", spellcheck: "false" };
-  const input = el("input", {
+  const plain = { autocomplete: "off", autocapitalize: "off", spellcheck: "false" };
+  const input = el(attributes.rows ? "textarea" : "input", {
+    ...(attributes.rows ? {} : { type: "text" }),
     ...plain,
     "data-lm-suppress-shortcuts": "true",
     oninput,
@@ -131,90 +173,4 @@ export function text(frame, field, label, attributes = {}) {
     if (input.value !== state[field]) input.value = state[field];
   });
   return el("label", { class: "ml-text" }, el("span", {}, label), input);
-}
-
-/**
- * Cells to switch on and off: by click, by drawing over them, or by arrow keys and space. One of
- * them is in the order of the tab key, the arrows lead to the others.
- *
- * @param {object} options
- * @param {string} options.label of the whole
- * @param {number} options.rows
- * @param {number} options.columns
- * @param {(row: number, column: number) => string} options.name of a cell
- * @param {(index: number, on: boolean) => void} options.set what a reader's change does
- * @returns {{element: HTMLElement, show: (cells: ArrayLike<number | boolean>) => void}}
- */
-export function cells({ label, rows, columns, name, set }) {
-  const buttons = Array.from({ length: rows * columns }, (_, index) =>
-    el("button", {
-      type: "button",
-      class: "ml-cell",
-      tabindex: index ? -1 : 0,
-      "data-index": index,
-      "aria-pressed": "false",
-      "aria-label": name(Math.floor(index / columns), index % columns),
-    }),
-  );
-  const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
-  /** @type {boolean | undefined} what a stroke of the pointer leaves behind */
-  let stroke;
-  const isOn = (/** @type {number} */ index) =>
-    buttons[index].getAttribute("aria-pressed") === "true";
-  const under = (/** @type {PointerEvent} */ event) => {
-    const found = document.elementFromPoint(event.clientX, event.clientY);
-    return found instanceof HTMLElement && element.contains(found)
-      ? Number(found.dataset.index)
-      : NaN;
-  };
-  const focus = (/** @type {number} */ index) => {
-    for (const one of buttons) if (one.tabIndex === 0) one.tabIndex = -1;
-    buttons[index].tabIndex = 0;
-    buttons[index].focus();
-  };
-  const element = el(
-    "div",
-    {
-      class: "ml-cells",
-      role: "group",
-      "aria-label": label,
-      style: `--columns:${columns}`,
-      onpointerdown(/** @type {PointerEvent} */ event) {
-        const index = under(event);
-        if (!(index >= 0) || event.button) return;
-        event.preventDefault();
-        focus(index);
-        stroke = !isOn(index);
-        set(index, stroke);
-        element.setPointerCapture(event.pointerId);
-      },
-      onpointermove(/** @type {PointerEvent} */ event) {
-        const index = stroke === undefined ? NaN : under(event);
-        if (index >= 0 && isOn(index) !== stroke) set(index, stroke === true);
-      },
-      onlostpointercapture() {
-        stroke = undefined;
-      },
-      onkeydown(/** @type {KeyboardEvent} */ event) {
-        const at = buttons.indexOf(/** @type {any} */ (document.activeElement));
-        const step = steps[/** @type {keyof typeof steps} */ (event.key)];
-        const to = at + step;
-        if (at < 0 || step === undefined) return;
-        event.preventDefault();
-        const sideways = Math.abs(step) === 1 && columns > 1;
-        const sameRow = Math.floor(to / columns) === Math.floor(at / columns);
-        if (buttons[to] && (!sideways || sameRow)) focus(to);
-      },
-      onclick(/** @type {MouseEvent} */ event) {
-        const at = buttons.indexOf(/** @type {any} */ (event.target));
-        if (at >= 0 && event.detail === 0) set(at, !isOn(at)); // by keyboard or a screen reader
-      },
-    },
-    ...buttons,
-  );
-  const show = (/** @type {ArrayLike<number | boolean>} */ on) => {
-    for (const [i, one] of buttons.entries())
-      put(one, { "aria-pressed": on[i] ? "true" : "false" });
-  };
-  return { element, show };
 }
