@@ -190,7 +190,15 @@ def look(one: Explorable, rng: np.random.Generator, *, by_key: bool) -> None:
         one.page.mouse.move(box["x"] + x * box["width"], box["y"] + (1 - y) * box["height"])
         one.page.mouse.up()
         one.page.mouse.move(box["x"], box["y"])  # no longer held
+        close([1.5 * x, y], [one.state["x"], one.state["y"]], 0.02)
+        compare_plane(one)
         one.put("clusters looked into", effort)
+        map.scroll_into_view_if_needed()
+        box = map.bounding_box()
+        assert box is not None
+        x, y = 0.1 + 0.8 * rng.random(2)
+        middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        one.swipe(middle, (box["x"] + x * box["width"], box["y"] + (1 - y) * box["height"]))
         close([1.5 * x, y], [one.state["x"], one.state["y"]], 0.02)
     assert one.state["effort"] == effort
     compare_plane(one)
