@@ -6,7 +6,7 @@
  */
 
 /**
- * @param {ReturnType<typeof plot>} where
+ * @param {Pick<ReturnType<typeof plot>, "element" | "x" | "y">} where
  * @param {(px: number, py: number) => Follow | undefined} grab what is to be dragged from a place
  *   of the drawing, undefined for nothing
  */

@@ -16,6 +16,7 @@
 
 import { button, check, panel, slider, text as textField } from "../kit/controls.js";
 import { el, pause, put, write as say } from "../kit/dom.js";
+import { snap } from "../kit/drag.js";
 import { percent, round } from "../kit/draw.js";
 import { flag, list, number, text } from "../kit/fields.js";
 import { address, Clusters, nearest } from "../store.js";
@@ -30,7 +31,9 @@ const FACTS = 719;
 const STOPS = [1, 2, 3, 6, 10, 20, 50, 100, 300, FACTS]; // of k
 const CLUSTERS = 17;
 const NEAREST = 5; // keys wanted on the plane
+const LIKE = "dot"; // of vectors of length 1: their cosine
 const FAR = "negative_squared_distance";
+const STEP = 0.01;
 const SIZE = /** @type {[number, number]} */ ([1.5, 1]);
 
 /** @type {import("../kit/frame.js").Explorable} */
@@ -95,7 +98,7 @@ async function build(frame, data) {
     keys: data.points,
     centers: data.centers,
     size: SIZE,
-    move: (x, y) => frame.set({ x: Math.round(100 * x) / 100, y: Math.round(100 * y) / 100 }),
+    move: (x, y) => frame.set({ x: snap(x, 0, SIZE[0], STEP), y: snap(y, 0, SIZE[1], STEP) }),
   });
   const looked = el("p");
   const known = data.words.length.toLocaleString("en");
@@ -131,8 +134,8 @@ async function build(frame, data) {
       "Look into clusters: drag the query",
       map.element,
       legend(),
-      slider(frame, "x", { label: "query, from left", low: 0, high: SIZE[0], step: 0.01 }),
-      slider(frame, "y", { label: "query, from below", low: 0, high: SIZE[1], step: 0.01 }),
+      slider(frame, "x", { label: "query, from left", low: 0, high: SIZE[0], step: STEP }),
+      slider(frame, "y", { label: "query, from below", low: 0, high: SIZE[1], step: STEP }),
       slider(frame, "effort", { label: "clusters looked into", low: 1, high: CLUSTERS, step: 1 }),
       looked,
     ),
@@ -145,9 +148,9 @@ async function build(frame, data) {
     const mask = keys.map((_, n) => (n < FACTS ? !gone.includes(n) : norm(more) > 0));
     const held = mask.filter(Boolean).length;
     const most = norm(query) > 0 ? Math.min(k, held) : 0;
-    const [slots, weights] = address(query, keys, most, { strength, mask });
+    const [slots, weights] = address(query, keys, most, { measure: LIKE, strength, mask });
     const texts = [...data.facts, told];
-    const [like] = similarity(query, [keys[slots[0] ?? FACTS]], "cosine");
+    const [like] = similarity(query, [keys[slots[0] ?? FACTS]], LIKE);
     const unknown = [...question.show(asked), ...own.show(told)];
     offered.show(asked);
     found.show(slots, weights, texts);

@@ -11,6 +11,7 @@
  * @property {number} reach how far the last of them lies from the query
  */
 import { draw, el, put } from "../../kit/dom.js";
+import { drag } from "../../kit/drag.js";
 import { cell } from "./voronoi.js";
 
 const UNIT = 400; // of the drawing, for a length of 1
@@ -28,7 +29,8 @@ const SIZE = (/** @type {string} */ kind) => (/hit|missed/.test(kind) ? 6 : 3);
  * @param {Matrix} options.keys (N, 2)
  * @param {Matrix} options.centers (C, 2)
  * @param {[number, number]} options.size of the plane
- * @param {(x: number, y: number) => void} options.move what dragging the query does
+ * @param {(x: number, y: number) => void} options.move what dragging the query does; it may lead
+ *   beyond the plane
  */
 export function plane({ label, keys, centers, size, move }) {
   const [width, height] = size;
@@ -54,12 +56,6 @@ export function plane({ label, keys, centers, size, move }) {
   const front = draw("g"); // what is nearest, above all others
   const reach = draw("circle", { class: "ml-reach" });
   const query = draw("path", { class: "ml-query" });
-  const drag = (/** @type {PointerEvent} */ event) => {
-    const frame = element.getBoundingClientRect();
-    const x = ((event.clientX - frame.left) / frame.width) * width;
-    const y = (1 - (event.clientY - frame.top) / frame.height) * height;
-    move(Math.min(Math.max(x, 0), width), Math.min(Math.max(y, 0), height));
-  };
   const element = draw(
     "svg",
     {
@@ -67,15 +63,6 @@ export function plane({ label, keys, centers, size, move }) {
       viewBox: `0 0 ${UNIT * width} ${UNIT * height}`,
       role: "img",
       "aria-label": label,
-      onpointerdown(/** @type {PointerEvent} */ event) {
-        if (event.button) return;
-        event.preventDefault();
-        element.setPointerCapture(event.pointerId);
-        drag(event);
-      },
-      onpointermove(/** @type {PointerEvent} */ event) {
-        if (element.hasPointerCapture(event.pointerId)) drag(event);
-      },
     },
     ...areas,
     ...crosses,
@@ -84,6 +71,11 @@ export function plane({ label, keys, centers, size, move }) {
     front,
     query,
   );
+  const [x, y] = [
+    (/** @type {number} */ v) => at([v, 0])[0],
+    (/** @type {number} */ v) => at([0, v])[1],
+  ];
+  drag({ element, x, y }, () => move);
 
   const show = (/** @type {Look} */ look) => {
     const { clusters, mask, found, wanted } = look;
