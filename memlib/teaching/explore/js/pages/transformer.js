@@ -39,7 +39,7 @@ export const page = {
     off: list([], choice(PARTS[0], PARTS), 0, PARTS.length),
     window: whole(MOST, 1, MOST),
     dropped: list([], whole(0, 0, MOST - 1), 0, MOST),
-    edits: tuples(3, 4),
+    edits: tuples(3, 3),
     facts: tuples(2, 4),
     next: whole(PERU, 0, LAST),
     slot: whole(2, 0, MOST - 1),
@@ -68,8 +68,8 @@ export const page = {
     },
   ],
   largest: {
-    text: `${START} Mia Zoe Egypt Cairo Will Pia ${START} Mia Zoe Egypt Cairo Will Pia`,
-    edits: [2, 5, 7, 12].map((slot) => [slot, OSLO, 3]),
+    text: [NAMES, NAMES, NAMES].join(" "),
+    edits: [2, 5, 7].map((slot) => [slot, OSLO, 3]),
     facts: [PERU, POLAND].map((country) => [country, STOCKHOLM]),
   },
   build,
@@ -134,7 +134,7 @@ function build(frame, { machine, words: names }) {
     const { slot, word, edits } = /** @type {State} */ (frame.state);
     const into = Number(frame.state.into);
     const left = edits.filter(([n, , layers]) => n !== slot || (layers | into) !== into);
-    frame.set({ edits: [...left.slice(-3), [slot, word, into]] });
+    frame.set({ edits: [...left.slice(-2), [slot, word, into]] });
   });
   const learn = button("Write the fact", () => {
     const { country, capital, facts } = /** @type {State} */ (frame.state);
