@@ -153,9 +153,9 @@ def use(one: Explorable, rng: np.random.Generator, *, by_key: bool) -> None:
         switch(one, "checkbox", f"slot {slot} is kept", by_key=by_key)
         compare(one)
     if by_key:
-        one.slide("window", -int(rng.integers(16, 23)))
+        one.slide("window, slots", -int(rng.integers(16, 23)))
     else:
-        one.put("window", int(rng.integers(2, 9)))
+        one.put("window, slots", int(rng.integers(2, 9)))
     compare(one)
 
     slot = int(rng.integers(asked))
@@ -251,7 +251,7 @@ def test_the_quiz_on_the_smallest_window(browser: Browser, book: str) -> None:
     with opened(browser, book, "transformer") as one:
         found = {}
         for window in range(MOST, 0, -1):
-            one.put("window", window)
+            one.put("window, slots", window)
             found[window] = answer(one)
     assert min(window for window, said in found.items() if said == "Peru") == right
     assert all(found[window] == "Peru" for window in range(right, MOST + 1))

@@ -64,7 +64,7 @@ export const page = {
     },
     {
       text: "Write one fact: the capital of Poland is Stockholm. Who else moves its government?",
-      state: { text: "Poland", facts: [[POLAND, STOCKHOLM]] },
+      state: { text: "Poland", facts: [[POLAND, STOCKHOLM]], slot: 0 },
     },
   ],
   largest: {
@@ -165,11 +165,11 @@ function build(frame, { machine, words: names }) {
         { class: "ml-stay" },
         panel("What comes after the chosen word", best.element, bar(follow)),
         slider(frame, "window", {
-          label: "window",
+          label: "window, slots",
           low: 1,
           high: MOST,
           step: 1,
-          show: (n) => (n < MOST ? `${n} slots` : "all slots"),
+          show: (n) => (n < MOST ? String(n) : "all"),
         }),
         panel(
           "Feed-forward memories, 64 slots each",
