@@ -16,13 +16,13 @@ from playwright.sync_api import Browser
 WORDS = re.findall(r'listed = """(.*?)"""', source("words"), re.S)[0].split()
 LOWER = [word.lower() for word in WORDS]
 START = "Ada Bob Peru Lima Cleo Dora Emil Fay Ada Bob"
-TRAINED = 1e-3
+MOST, TRAINED = 24, 1e-3  # words that are read
 
 
 def tokens_of(text: str) -> list[int]:
     """What of a text the machine reads."""
     said = re.findall(r"[^\s.,;:?!]+", text.lower())
-    return [LOWER.index(word) for word in said if word in LOWER][:32]
+    return [LOWER.index(word) for word in said if word in LOWER][:MOST]
 
 
 @torch.no_grad()
@@ -33,7 +33,7 @@ def reference(state: dict[str, Any]) -> dict[str, Any]:
         model = teach(model, country, capital)
     cuts = {
         "without": state["off"],
-        "window": state["window"] if state["window"] < 32 else None,
+        "window": state["window"] if state["window"] < MOST else None,
         "dropped": state["dropped"],
         "edits": [
             {"position": place, "token": token, "layers": [n for n in (1, 2) if n & layers]}
@@ -153,9 +153,9 @@ def use(one: Explorable, rng: np.random.Generator, *, by_key: bool) -> None:
         switch(one, "checkbox", f"slot {slot} is kept", by_key=by_key)
         compare(one)
     if by_key:
-        one.slide("window", -int(rng.integers(24, 31)))
+        one.slide("window, slots", -int(rng.integers(16, 23)))
     else:
-        one.put("window", int(rng.integers(2, 9)))
+        one.put("window, slots", int(rng.integers(2, 9)))
     compare(one)
 
     slot = int(rng.integers(asked))
@@ -211,7 +211,7 @@ def test_it_goes_on_by_itself_up_to_as_much_as_it_reads(browser: Browser, book: 
             said = compare(one)["best"]
             add.click()
             assert one.seen["tokens"][-1] == said
-        assert len(one.seen["tokens"]) == 32
+        assert len(one.seen["tokens"]) == MOST
         one.root.get_by_label("Your text", exact=True).press("End")
         one.page.keyboard.type(" Zoe")
         assert one.root.get_by_text("too late to be read").filter(visible=True).count() == 1
@@ -250,11 +250,11 @@ def test_the_quiz_on_the_smallest_window(browser: Browser, book: str) -> None:
     (right,) = (a["value"] for a in question["answers"] if a["correct"])
     with opened(browser, book, "transformer") as one:
         found = {}
-        for window in range(32, 0, -1):
-            one.put("window", window)
+        for window in range(MOST, 0, -1):
+            one.put("window, slots", window)
             found[window] = answer(one)
     assert min(window for window, said in found.items() if said == "Peru") == right
-    assert all(found[window] == "Peru" for window in range(right, 33))
+    assert all(found[window] == "Peru" for window in range(right, MOST + 1))
     assert found[6] == "Cleo"
 
 

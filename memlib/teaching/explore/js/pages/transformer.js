@@ -39,7 +39,7 @@ export const page = {
     off: list([], choice(PARTS[0], PARTS), 0, PARTS.length),
     window: whole(MOST, 1, MOST),
     dropped: list([], whole(0, 0, MOST - 1), 0, MOST),
-    edits: tuples(3, 4),
+    edits: tuples(3, 3),
     facts: tuples(2, 4),
     next: whole(PERU, 0, LAST),
     slot: whole(2, 0, MOST - 1),
@@ -64,12 +64,12 @@ export const page = {
     },
     {
       text: "Write one fact: the capital of Poland is Stockholm. Who else moves its government?",
-      state: { text: "Poland", facts: [[POLAND, STOCKHOLM]] },
+      state: { text: "Poland", facts: [[POLAND, STOCKHOLM]], slot: 0 },
     },
   ],
   largest: {
-    text: `${START} Mia Zoe Egypt Cairo Will Pia ${START} Mia Zoe Egypt Cairo Will Pia`,
-    edits: [2, 5, 7, 12].map((slot) => [slot, OSLO, 3]),
+    text: [NAMES, NAMES, NAMES].join(" "),
+    edits: [2, 5, 7].map((slot) => [slot, OSLO, 3]),
     facts: [PERU, POLAND].map((country) => [country, STOCKHOLM]),
   },
   build,
@@ -134,7 +134,7 @@ function build(frame, { machine, words: names }) {
     const { slot, word, edits } = /** @type {State} */ (frame.state);
     const into = Number(frame.state.into);
     const left = edits.filter(([n, , layers]) => n !== slot || (layers | into) !== into);
-    frame.set({ edits: [...left.slice(-3), [slot, word, into]] });
+    frame.set({ edits: [...left.slice(-2), [slot, word, into]] });
   });
   const learn = button("Write the fact", () => {
     const { country, capital, facts } = /** @type {State} */ (frame.state);
@@ -165,11 +165,11 @@ function build(frame, { machine, words: names }) {
         { class: "ml-stay" },
         panel("What comes after the chosen word", best.element, bar(follow)),
         slider(frame, "window", {
-          label: "window",
+          label: "window, slots",
           low: 1,
           high: MOST,
           step: 1,
-          show: (n) => (n < MOST ? `${n} slots` : "all slots"),
+          show: (n) => (n < MOST ? String(n) : "all"),
         }),
         panel(
           "Feed-forward memories, 64 slots each",

@@ -12,7 +12,7 @@ import { wordsOf } from "./words.js";
 export const COUNTRIES = 16;
 export const CAPITALS = 48;
 // words that are read
-export const MOST = 32;
+export const MOST = 24;
 
 /**
  * @param {any} machine tensors, and what is known about the training
