@@ -6,7 +6,8 @@
  * @import { Matrix, Vector } from "../tensor.js"
  * @import { Asked, Recall } from "./content/recall.js"
  */
-import { button, cells, choose, panel, slider } from "../controls.js";
+import { cells } from "../cells.js";
+import { button, choose, panel, slider } from "../controls.js";
 import { el, put } from "../dom.js";
 import { percent, round, shade } from "../draw.js";
 import { bits, choice, number } from "../fields.js";

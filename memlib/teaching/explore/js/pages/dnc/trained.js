@@ -15,7 +15,8 @@
  * @property {number[]} rounds wrong bits of each round
  */
 import { allocation, use } from "../../bookkeeping.js";
-import { button, cells, check, choose, panel, slider } from "../../controls.js";
+import { cells } from "../../cells.js";
+import { button, check, choose, panel, slider } from "../../controls.js";
 import { DNC } from "../../dnc.js";
 import { el, put } from "../../dom.js";
 import { bars, heat, percent } from "../../draw.js";

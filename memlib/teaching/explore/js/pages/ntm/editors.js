@@ -3,7 +3,8 @@
  *
  * @import { Frame } from "../../frame.js"
  */
-import { button, cells, panel, slider } from "../../controls.js";
+import { cells } from "../../cells.js";
+import { button, panel, slider } from "../../controls.js";
 import { el, put } from "../../dom.js";
 import { asked, drawn, flipped, item, MOST, query, SIZE, unfold, vectors } from "./input.js";
 
