@@ -1,13 +1,13 @@
 /**
  * A program and its tape: what a line may say, the text, run, step and back.
  *
- * @import { Frame } from "../../frame.js"
+ * @import { Frame } from "../../kit/frame.js"
  * @import { Moment } from "../../programs.js"
  * @import { Matrix } from "../../tensor.js"
  * @import { Data } from "./run.js"
  */
-import { button, panel, slider } from "../../controls.js";
-import { el, put, write } from "../../dom.js";
+import { button, panel, slider } from "../../kit/controls.js";
+import { el, put, write } from "../../kit/dom.js";
 import { editor } from "./editor.js";
 import { where } from "./knobs.js";
 import { COPY, execute, FOLLOW, LONGEST, REVERSE } from "./run.js";

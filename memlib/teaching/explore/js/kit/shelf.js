@@ -5,9 +5,10 @@
  * @import { Frame } from "./frame.js"
  * @typedef {HTMLInputElement | HTMLTextAreaElement} Input
  */
+
+import { wordsOf } from "../vocabulary.js";
 import { button } from "./controls.js";
 import { el, put, write } from "./dom.js";
-import { wordsOf } from "./vocabulary.js";
 
 /**
  * A shelf of the known words for the text fields of a page: a click puts one where the reader

@@ -1,10 +1,12 @@
 /**
- * Cells to switch on and off: by click, by drawing over them, or by arrow keys and space. One of
- * them is in the order of the tab key, the arrows lead to the others.
+ * Cells to switch on and off, by click, by drawing over them, or by keys.
  */
 import { el, put } from "./dom.js";
 
 /**
+ * Cells to switch on and off: by click, by drawing over them, or by arrow keys and space. One of
+ * them is in the order of the tab key, the arrows lead to the others.
+ *
  * @param {object} options
  * @param {string} options.label of the whole
  * @param {number} options.rows
