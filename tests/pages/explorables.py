@@ -85,6 +85,16 @@ class Explorable:
         self.button(name).focus()
         self.page.keyboard.press("Enter")
 
+    def swipe(self, *places: tuple[float, float]) -> None:
+        """Puts a finger on the first place of the window and draws it over the others."""
+        session = self.page.context.new_cdp_session(self.page)
+        for index, (x, y) in enumerate(places):
+            kind = "touchMove" if index else "touchStart"
+            session.send(
+                "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]}
+            )
+        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
     def settle(self) -> None:
         """Waits until the address holds the state."""
         self.page.evaluate(f"{FRAME}.settle()")

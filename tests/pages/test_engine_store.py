@@ -310,7 +310,7 @@ def cells(browser: Browser, plant: tuple[str, str] = NO) -> float:
         for _ in range(CASES)
     ]
     box = "[[0, 0], [1, 0], [1, 1], [0, 1]]"
-    with engine(browser, "voronoi.js", plant=plant) as page:
+    with engine(browser, "pages/store/voronoi.js", plant=plant) as page:
         theirs = ask(page, f"c => c.centers.map((_, n) => cell(c.centers, n, {box}))", cases)
     wrong = 0
     for case, shapes in zip(cases, theirs, strict=True):

@@ -77,7 +77,7 @@ def test_its_script_stands_on_the_page_once_and_starts_in_view(
     browser: Browser, book: str, name: str
 ) -> None:
     html = (HTML / "book" / f"{name}.html").read_text(encoding="utf-8")
-    assert html.count("const $frame = (() => {") == 1
+    assert html.count("const $kit_frame = (() => {") == 1
     with checks.visit(browser, book, f"book/{name}.html") as one:
         box = one.page.locator(".ml-explore").bounding_box()
         assert box is not None

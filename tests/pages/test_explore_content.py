@@ -112,10 +112,17 @@ def dark(state: dict[str, Any], at: int) -> bool:
     return state["hole"][at] == "0" and bool(given(state)[at] >= 8)
 
 
+def middles(one: Explorable, pixels: list[int]) -> list[tuple[float, float]]:
+    """Where pixels lie in the window."""
+    cells = one.root.locator(".ml-cell")
+    cells.nth(pixels[-1]).scroll_into_view_if_needed()
+    boxes = [cells.nth(pixel).bounding_box() for pixel in pixels]
+    return [(b["x"] + b["width"] / 2, b["y"] + b["height"] / 2) for b in boxes if b]
+
+
 def stroke(one: Explorable, rng: np.random.Generator, *, by_key: bool) -> None:
     """Draws with the brush: four cells of a row from some cell on."""
     row, column = int(rng.integers(0, 8)), int(rng.integers(0, 5))
-    cells = one.root.locator(".ml-cell")
     before = one.state
     if by_key:
         one.root.locator(".ml-cell[tabindex='0']").focus()
@@ -128,12 +135,7 @@ def stroke(one: Explorable, rng: np.random.Generator, *, by_key: bool) -> None:
             one.page.keyboard.press("ArrowRight")
         toggled = range(4)
     else:
-        cells.first.scroll_into_view_if_needed()
-        places = []
-        for i in range(4):
-            box = cells.nth(8 * row + column + i).bounding_box()
-            assert box is not None
-            places.append((box["x"] + box["width"] / 2, box["y"] + box["height"] / 2))
+        places = middles(one, [8 * row + column + i for i in range(4)])
         one.page.mouse.move(*places[0])
         one.page.mouse.down()
         for place in places[1:]:
@@ -208,6 +210,16 @@ def test_a_digit_is_rubbed_out_and_recalled(
         if size == "wide":
             malformed(browser, one)
         one.button("Reset").click()
+        compare(one)
+
+
+def test_a_finger_rubs_out(browser: Browser, book: str) -> None:
+    with opened(browser, book, "content", "narrow") as one:
+        one.button("As it was").click()
+        assert "1" not in one.state["hole"]
+        one.swipe(*middles(one, [3, 11, 19, 27, 28]))  # downwards, where a page would scroll
+        hole = [i for i, c in enumerate(one.state["hole"]) if c == "1"]
+        assert hole == [3, 11, 19, 27, 28]
         compare(one)
 
 

@@ -72,20 +72,25 @@ def choose(one: Explorable, name: str, *, by_key: bool) -> None:
         one.page.keyboard.press("ArrowRight")
 
 
-def pull(one: Explorable, place: tuple[float, float], to: tuple[float, float]) -> None:
-    """Drags in the drawing, from kilometer and degrees to others."""
+def places(one: Explorable, *values: tuple[float, float]) -> list[tuple[float, float]]:
+    """Where kilometers and degrees lie in the window."""
     drawing = one.root.locator("svg.ml-plot").first
     drawing.scroll_into_view_if_needed()
     box = drawing.bounding_box()
     assert box is not None
     scale = box["width"] / 600  # of a drawing 600 wide, as plot() lays it out
-    points = [
+    return [
         (box["x"] + scale * (44 + (km + 1) / 6 * 546), box["y"] + scale * (214 - warm / 30 * 202))
-        for km, warm in (place, to)
+        for km, warm in values
     ]
-    one.page.mouse.move(*points[0])
+
+
+def pull(one: Explorable, place: tuple[float, float], to: tuple[float, float]) -> None:
+    """Drags in the drawing, from kilometer and degrees to others."""
+    start, end = places(one, place, to)
+    one.page.mouse.move(*start)
     one.page.mouse.down()
-    one.page.mouse.move(*points[1], steps=3)
+    one.page.mouse.move(*end, steps=3)
     one.page.mouse.up()
 
 
@@ -184,6 +189,14 @@ def test_the_road_is_walked_and_rebuilt(
         assert "the only station answers" in one.said
         one.button("Reset").click()
         compare(one, start())
+
+
+def test_a_finger_drags_a_station_and_the_reader(browser: Browser, book: str) -> None:
+    with opened(browser, book, "key_value", "narrow") as one:
+        one.swipe(*places(one, (3, 19), (3.2, 15), (3.5, 10)))
+        assert (one.state["at"][3], one.state["degrees"][3]) == pytest.approx((3.5, 10), abs=0.6)
+        one.swipe(*places(one, (2.4, 2), (1.5, 2), (0.5, 2)))
+        assert one.state["here"] == pytest.approx(0.5, abs=0.06)
 
 
 def test_parts_of_an_address_that_do_not_fit_give_the_first_state(

@@ -46,8 +46,8 @@ def explore(name: str, fig: "Figure", alt: str, **data: Any) -> None:
 def explore_html(name: str, first: str, **data: Any) -> str:
     """Return an explorable as HTML that stands alone; `first` is what is shown until it starts."""
     module, root = f"pages/{name}.js", name_of(name)
-    script = join("frame.js", module)
-    run = f"{constant('frame.js')}.mount({here(root)}, {constant(module)}.page);"
+    script = join("kit/frame.js", module)
+    run = f"{constant('kit/frame.js')}.mount({here(root)}, {constant(module)}.page);"
     kit = (JS.parent / "explore.css").read_text(encoding="utf-8")
     css = THEME_CSS + FIGURE_CSS + kit + styles(module)
     given = json.dumps(data, default=_given, separators=(",", ":")).replace("</", "<\\/")

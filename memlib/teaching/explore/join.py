@@ -30,9 +30,10 @@ def join(*names: str, root: Path = JS) -> str:
 
 
 def styles(*names: str, root: Path = JS) -> str:
-    """Return the style sheets that stand beside modules and what they import: `film.css`, say."""
+    """Return the style sheets that stand beside modules and what they import, without indents."""
     sheets = ((root / name).with_suffix(".css") for name in _modules(names, root))
-    return "".join(sheet.read_text(encoding="utf-8") for sheet in sheets if sheet.exists())
+    text = "".join(sheet.read_text(encoding="utf-8") for sheet in sheets if sheet.exists())
+    return re.sub(r"\n\s*", "", text)
 
 
 def constant(name: str) -> str:

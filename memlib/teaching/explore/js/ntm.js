@@ -16,6 +16,7 @@
  * @property {boolean} [harden] a read head has all its weight on its largest
  */
 import { locate, squash } from "./gates.js";
+import { joined, lstm } from "./recurrent.js";
 import { argmax, linear, sigmoid } from "./tensor.js";
 import { read, write } from "./verbs.js";
 
@@ -55,7 +56,8 @@ export class NTM {
    */
   step(x, state, { hold = false, harden = false } = {}) {
     // eq. 1: h_t = c(x_t, r_(t-1), h_(t-1))
-    const [hidden, cell] = this.control(joined([x, ...state.reads]), state);
+    const seen = joined([x, ...state.reads]);
+    const [hidden, cell] = lstm(seen, state.hidden, state.cell, this.weights);
     const { gates, erase, add } = this.knobs(hidden);
     const weights = gates.map((gate, h) => locate(gate, state.memory, state.weights[h]));
     const reading = weights.slice(0, -1).map((w) => (harden ? oneHot(w) : w));
@@ -108,27 +110,6 @@ export class NTM {
   }
 
   /**
-   * One step of the LSTM, with input, forget, cell and output gates in torch's order.
-   *
-   * @param {Vector} seen (I + R M)
-   * @param {State} state
-   * @returns {[Float64Array, Float64Array]} hidden state and cell (D)
-   */
-  control(seen, { hidden, cell }) {
-    const { weights: w } = this;
-    const input = linear(seen, w["cell.controller.weight_ih"], w["cell.controller.bias_ih"]);
-    const recurrent = linear(hidden, w["cell.controller.weight_hh"], w["cell.controller.bias_hh"]);
-    const size = hidden.length;
-    /** @type {(gate: number, d: number) => number} */
-    const raw = (gate, d) => input[gate * size + d] + recurrent[gate * size + d];
-    const next = Float64Array.from(
-      cell,
-      (c, d) => sigmoid(raw(1, d)) * c + sigmoid(raw(0, d)) * Math.tanh(raw(2, d)),
-    );
-    return [next.map((c, d) => sigmoid(raw(3, d)) * Math.tanh(c)), next];
-  }
-
-  /**
    * @param {"interface" | "output"} layer
    * @param {Vector} x
    * @returns {Float64Array}
@@ -136,14 +117,6 @@ export class NTM {
   linear(layer, x) {
     return linear(x, this.weights[`cell.${layer}.weight`], this.weights[`cell.${layer}.bias`]);
   }
-}
-
-/**
- * @param {Vector[]} vectors
- * @returns {Float64Array} one after the other
- */
-function joined(vectors) {
-  return Float64Array.from(vectors.flatMap((vector) => Array.from(vector)));
 }
 
 /**

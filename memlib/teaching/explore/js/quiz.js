@@ -7,7 +7,7 @@
  * @typedef {number[] | string} Answer the options that were chosen, or the number as it was typed
  * @typedef {Record<string, {digest: string, answer: Answer}>} Kept by item
  */
-import { el } from "./dom.js";
+import { el } from "./kit/dom.js";
 
 const HEADS = { right: "\u2713 Right. ", wrong: "\u2717 Not yet. ", none: "Choose first. " };
 

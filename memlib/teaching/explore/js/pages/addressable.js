@@ -2,17 +2,17 @@
  * Turn the knobs, then write the program.
  * Above, the four stages of one head's step; below, a tape and a program typed for it.
  *
- * @import { Frame } from "../frame.js"
+ * @import { Frame } from "../kit/frame.js"
  * @import { Data } from "./addressable/run.js"
  */
-import { choice, number, text } from "../fields.js";
+import { choice, number, text } from "../kit/fields.js";
 import { knobs } from "./addressable/knobs.js";
 import { machine } from "./addressable/machine.js";
-import { COPY, LONGEST, MOST } from "./addressable/run.js";
+import { COPY, FOLLOW, LONGEST, MOST } from "./addressable/run.js";
 
 const whole = { whole: true };
 
-/** @type {import("../frame.js").Explorable} */
+/** @type {import("../kit/frame.js").Explorable} */
 export const page = {
   fields: {
     seek: number(5, 0, 7, whole),
@@ -47,6 +47,7 @@ export const page = {
       state: { program: COPY.replace("marker", "0.01 * marker"), at: 17 },
     },
   ],
+  largest: { moves: MOST, tape: "list", program: Array(3).fill(FOLLOW).join("\n"), at: 30 },
   build,
 };
 

@@ -2,14 +2,15 @@
  * Rub out a digit, and let the memory fill the hole.
  * Handwritten digits are stored; one of them is damaged, or another one drawn, and asked for.
  *
- * @import { Frame } from "../frame.js"
+ * @import { Frame } from "../kit/frame.js"
  * @import { Matrix, Vector } from "../tensor.js"
  * @import { Asked, Recall } from "./content/recall.js"
  */
-import { button, cells, choose, panel, slider } from "../controls.js";
-import { el, put } from "../dom.js";
-import { percent, round, shade } from "../draw.js";
-import { bits, choice, number } from "../fields.js";
+import { cells } from "../kit/cells.js";
+import { button, choose, panel, slider } from "../kit/controls.js";
+import { el, put } from "../kit/dom.js";
+import { percent, round, shade } from "../kit/draw.js";
+import { bits, choice, number } from "../kit/fields.js";
 import { argmax } from "../tensor.js";
 import { filled, INK, recaller } from "./content/recall.js";
 import { descent, digit, shelf } from "./content/views.js";
@@ -22,7 +23,7 @@ const LOWER = WHOLE.slice(32) + "1".repeat(32);
 const AS_TAKEN = ".".repeat(PIXELS);
 const FILLS = { average: "the average", white: "white paper", grey: "grey", noise: "noise" };
 
-/** @type {import("../frame.js").Explorable} */
+/** @type {import("../kit/frame.js").Explorable} */
 export const page = {
   fields: {
     network: choice("modern", ["modern", "classical"]),

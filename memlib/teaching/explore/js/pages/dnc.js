@@ -2,12 +2,12 @@
  * Be the controller.
  * The books of a DNC by hand, exercise 4 as a puzzle, and the recorded machines with gates shut.
  *
- * @import { Frame } from "../frame.js"
+ * @import { Frame } from "../kit/frame.js"
  */
-import { button, check, choose, slider } from "../controls.js";
-import { el, put } from "../dom.js";
-import { percent } from "../draw.js";
-import { choice, flag, list, number } from "../fields.js";
+import { button, check, choose, slider } from "../kit/controls.js";
+import { el, put } from "../kit/dom.js";
+import { percent } from "../kit/draw.js";
+import { choice, flag, list, number } from "../kit/fields.js";
 import { books } from "./dnc/books.js";
 import { controller, fields as gates } from "./dnc/controller.js";
 import { MOVES, replay, scene, told } from "./dnc/hands.js";
@@ -18,7 +18,7 @@ const PARTS = { hands: "by hand", puzzle: "the puzzle", machine: "a trained mach
 const TOOLS = { w: "writes to it", r: "reads it", f: "frees it" };
 const LONGEST = 60; // moves that are kept
 
-/** @type {import("../frame.js").Explorable} */
+/** @type {import("../kit/frame.js").Explorable} */
 export const page = {
   fields: {
     part: choice("hands", Object.keys(PARTS)),

@@ -2,13 +2,13 @@
  * Ask the fruit memory.
  * Five slots: what a fruit is like is its key, its price and stock are its value.
  *
- * @import { Frame } from "../frame.js"
+ * @import { Frame } from "../kit/frame.js"
  * @import { Matrix } from "../tensor.js"
  */
-import { button, choose, panel, slider } from "../controls.js";
-import { el, put, write as say } from "../dom.js";
-import { bars, percent, round, shade } from "../draw.js";
-import { choice, list, number } from "../fields.js";
+import { button, choose, panel, slider } from "../kit/controls.js";
+import { el, put, write as say } from "../kit/dom.js";
+import { bars, percent, round, shade } from "../kit/draw.js";
+import { choice, list, number } from "../kit/fields.js";
 import { argmax } from "../tensor.js";
 import { address, read, write } from "../verbs.js";
 
@@ -16,7 +16,7 @@ const START = [2, 7, 3, 2, 1, 8, 5, 4, 4, 6]; // price and stock of each fruit
 const PARTS = ["price", "stock"];
 const LEVELS = [0, 0.5, 1]; // of a property, one a click
 
-/** @type {import("../frame.js").Explorable} */
+/** @type {import("../kit/frame.js").Explorable} */
 export const page = {
   fields: {
     query: list([0, 1, 0, 1], number(0, 0, 1), 4, 4),

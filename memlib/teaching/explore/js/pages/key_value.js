@@ -2,7 +2,7 @@
  * Walk along the road, and move its stations.
  * Six slots: the place of a station is its key, the temperature there its value.
  *
- * @import { Frame } from "../frame.js"
+ * @import { Frame } from "../kit/frame.js"
  * @typedef {object} Road what the reader has made of it
  * @property {number} here the query: where the reader stands
  * @property {number} strength
@@ -14,11 +14,12 @@
  * @property {number} slot the chosen one
  * @property {number} says what the thermometer of a new station says
  */
-import { button, choose, panel, slider } from "../controls.js";
-import { el, put } from "../dom.js";
-import { percent, round } from "../draw.js";
-import { choice, list, number } from "../fields.js";
+
 import { KeyValueMemory, overwrite } from "../key_value.js";
+import { button, choose, panel, slider } from "../kit/controls.js";
+import { el, put } from "../kit/dom.js";
+import { percent, round } from "../kit/draw.js";
+import { choice, list, number } from "../kit/fields.js";
 import { argmax } from "../tensor.js";
 import { HIGH, LOW, map, slots, WARM } from "./key_value/road.js";
 
@@ -31,7 +32,7 @@ const MEASURES = {
   cosine: "cosine",
 };
 
-/** @type {import("../frame.js").Explorable} */
+/** @type {import("../kit/frame.js").Explorable} */
 export const page = {
   fields: {
     here: number(2.4, LOW, HIGH),

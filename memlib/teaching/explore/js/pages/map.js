@@ -2,12 +2,12 @@
  * Find a memory by what it does.
  * The memories of the book by three questions: what is stored, how is it found, who writes?
  *
- * @import { Frame } from "../frame.js"
+ * @import { Frame } from "../kit/frame.js"
  * @typedef {Record<string, Record<string, string>>} Words of the answers to each question
  * @typedef {{name: string, year: number | null, page: string} & Record<string, string>} Memory
  */
-import { el, fresh, write } from "../dom.js";
-import { choice, list } from "../fields.js";
+import { el, fresh, write } from "../kit/dom.js";
+import { choice, list } from "../kit/fields.js";
 
 /** @type {Record<string, {title: string, options: string[]}>} */
 const FACETS = {
@@ -20,7 +20,7 @@ const FACETS = {
 };
 const NAMES = Object.keys(FACETS);
 
-/** @type {import("../frame.js").Explorable} */
+/** @type {import("../kit/frame.js").Explorable} */
 export const page = {
   fields: Object.fromEntries(
     Object.entries(FACETS).map(([name, { options }]) => [

@@ -2,20 +2,20 @@
  * Tell a story, and ask the trained reader.
  * It is the network of results/babi_joint.safetensors, at half precision.
  *
- * @import { Frame } from "../frame.js"
+ * @import { Frame } from "../kit/frame.js"
  * @typedef {{story: string, question: string, empty: boolean, hops: string, at: number}} State
  *   hops: how many are shown; at: the sentence that is chosen
  */
-import { button, check, choose, panel, text } from "../controls.js";
-import { el, put, write } from "../dom.js";
-import { bars, percent } from "../draw.js";
-import { choice, flag, number, text as typed } from "../fields.js";
-import { hopTable } from "../hops.js";
+import { button, check, choose, panel, text } from "../kit/controls.js";
+import { el, put, write } from "../kit/dom.js";
+import { bars, percent } from "../kit/draw.js";
+import { choice, flag, number, text as typed } from "../kit/fields.js";
+import { shelf } from "../kit/shelf.js";
 import { MemN2N } from "../memn2n.js";
-import { EDITS, KEPT } from "../stories.js";
 import { argmax, softmax } from "../tensor.js";
 import { sentences, Vocabulary, wordsOf } from "../vocabulary.js";
-import { shelf } from "../vocabulary.js";
+import { hopTable } from "./memn2n/hops.js";
+import { EDITS, KEPT } from "./memn2n/stories.js";
 
 const [LONGEST, LONGEST_QUESTION] = [2500, 120]; // characters
 const BEST = 4; // answers that are shown
@@ -23,7 +23,7 @@ const [MILK, JULIE, MARY] = KEPT.map(({ story, question }) => ({ story, question
 const NOTHING = "Tell it a sentence with a word that it knows: of nothing it answers nothing.";
 const TELEGRAMS = "Mary kitchen.\nJohn football.\nDaniel hallway.\nJohn office.\nSandra garden.";
 
-/** @type {import("../frame.js").Explorable} */
+/** @type {import("../kit/frame.js").Explorable} */
 export const page = {
   fields: {
     story: typed(MILK.story, LONGEST),

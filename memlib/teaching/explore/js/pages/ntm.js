@@ -2,14 +2,14 @@
  * A trained machine at its memory.
  * Two recorded Neural Turing Machines: one copies vectors, one finds the next item of a list.
  *
- * @import { Frame } from "../frame.js"
+ * @import { Frame } from "../kit/frame.js"
  * @import { Task } from "../tasks.js"
  * @import { Run } from "./ntm/view.js"
  */
-import { check, choose, panel } from "../controls.js";
-import { el, put } from "../dom.js";
-import { percent } from "../draw.js";
-import { choice, flag, number } from "../fields.js";
+import { check, choose, panel } from "../kit/controls.js";
+import { el, put } from "../kit/dom.js";
+import { percent } from "../kit/draw.js";
+import { choice, flag, number } from "../kit/fields.js";
 import { NTM } from "../ntm.js";
 import { wrongBits } from "../tasks.js";
 import { argmax } from "../tensor.js";
@@ -21,7 +21,7 @@ const TASKS = { copy: "copy", recall: "associative recall" };
 const HOLDS = { no: "never", answers: "while it answers", delimiter: "from the delimiter on" };
 const SLOTS = { 128: "128", 256: "256" };
 
-/** @type {import("../frame.js").Explorable} */
+/** @type {import("../kit/frame.js").Explorable} */
 export const page = {
   fields: {
     task: choice("copy", Object.keys(TASKS)),

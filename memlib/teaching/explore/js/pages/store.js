@@ -2,7 +2,7 @@
  * Ask 719 facts, and look into clusters.
  * A store of facts in plain English, and an approximate search on a plane.
  *
- * @import { Frame } from "../frame.js"
+ * @import { Frame } from "../kit/frame.js"
  * @typedef {object} Data
  * @property {string[]} facts
  * @property {string[]} bare the same without their answers
@@ -13,17 +13,18 @@
  * @property {number[][]} points
  * @property {number[][]} centers
  */
-import { offers, reading, results } from "../asking.js";
-import { button, check, panel, slider, text as textField } from "../controls.js";
-import { el, pause, put, write as say } from "../dom.js";
-import { percent, round } from "../draw.js";
-import { flag, list, number, text } from "../fields.js";
-import { legend, plane } from "../plane.js";
+
+import { button, check, panel, slider, text as textField } from "../kit/controls.js";
+import { el, pause, put, write as say } from "../kit/dom.js";
+import { percent, round } from "../kit/draw.js";
+import { flag, list, number, text } from "../kit/fields.js";
 import { address, Clusters, nearest } from "../store.js";
 import { norm } from "../tensor.js";
 import { similarity } from "../verbs.js";
 import { unpackRows } from "../weights.js";
 import { Words } from "../words.js";
+import { offers, reading, results } from "./store/asking.js";
+import { legend, plane } from "./store/plane.js";
 
 const FACTS = 719;
 const STOPS = [1, 2, 3, 6, 10, 20, 50, 100, 300, FACTS]; // of k
@@ -32,7 +33,7 @@ const NEAREST = 5; // keys wanted on the plane
 const FAR = "negative_squared_distance";
 const SIZE = /** @type {[number, number]} */ ([1.5, 1]);
 
-/** @type {import("../frame.js").Explorable} */
+/** @type {import("../kit/frame.js").Explorable} */
 export const page = {
   fields: {
     question: text("What do you pay with in Kenya?", 120),

@@ -3,16 +3,16 @@
  * The machine of the chapter (results/capitals.safetensors) reads what is typed. Its parts can be
  * switched off, its slots forgotten or written over, and facts written into what it was taught.
  *
- * @import { Frame } from "../frame.js"
+ * @import { Frame } from "../kit/frame.js"
  * @typedef {{text: string, asked: number, off: string[], window: number, dropped: number[],
  *   edits: number[][], facts: number[][], next: number, slot: number, word: number, into: string,
  *   country: number, capital: number}} State asked: a position, -1 for the last; edits: position,
  *   token and layer (3: both); facts: country and capital; after that: what the fields hold
  */
-import { button, choose, panel, select, slider, text } from "../controls.js";
-import { el, write } from "../dom.js";
-import { bars } from "../draw.js";
-import { choice, list, number, text as typed } from "../fields.js";
+import { button, choose, panel, select, slider, text } from "../kit/controls.js";
+import { el, write } from "../kit/dom.js";
+import { bars } from "../kit/draw.js";
+import { choice, list, number, text as typed } from "../kit/fields.js";
 import { asker, CAPITALS, COUNTRIES, MOST } from "./transformer/machine.js";
 import { askedAlone, describe, feedForward, notes } from "./transformer/parts.js";
 import { slotTable } from "./transformer/table.js";
@@ -26,12 +26,12 @@ const PARTS = [1, 2].flatMap((n) =>
   ["head 1", "head 2", "feed-forward"].map((p) => `${p} of ${n}`),
 );
 
-/** @type {(start: number, low: number, high: number) => import("../fields.js").Field<number>} */
+/** @type {(start: number, low: number, high: number) => import("../kit/fields.js").Field<number>} */
 const whole = (start, low, high) => number(start, low, high, { whole: true });
-/** @type {(size: number, most: number) => import("../fields.js").Field<number[][]>} */
+/** @type {(size: number, most: number) => import("../kit/fields.js").Field<number[][]>} */
 const tuples = (size, most) => list([], list([], whole(0, 0, LAST), size, size, "."), 0, most);
 
-/** @type {import("../frame.js").Explorable} */
+/** @type {import("../kit/frame.js").Explorable} */
 export const page = {
   fields: {
     text: typed(START, LONGEST),
@@ -53,7 +53,7 @@ export const page = {
     facts.every(([one, to]) => one < COUNTRIES && to >= CAPITALS && to !== one + CAPITALS),
   tries: [
     {
-      text: "It says Peru, which stands in slot 2. Forget slot 2. Which slot does it know Peru from?",
+      text: "It says Peru, which stands in slot 2. Untick slot 2, to forget it. Who else knew Peru?",
       state: { dropped: [2] },
     },
     {
@@ -162,7 +162,7 @@ function build(frame, { machine, words: names }) {
     row(
       el(
         "div",
-        {},
+        { class: "ml-stay" },
         panel("What comes after the chosen word", best.element, bar(follow)),
         slider(frame, "window", {
           label: "window",

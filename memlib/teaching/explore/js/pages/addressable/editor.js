@@ -2,10 +2,10 @@
  * A field for a program: numbered lines, the one that was run and the one that is refused, and
  * steps to click in.
  *
- * @import { Frame } from "../../frame.js"
+ * @import { Frame } from "../../kit/frame.js"
  */
-import { button } from "../../controls.js";
-import { el, fresh, put, write } from "../../dom.js";
+import { button } from "../../kit/controls.js";
+import { el, fresh, put, write } from "../../kit/dom.js";
 
 /**
  * @param {Frame} frame

@@ -1,14 +1,14 @@
 /**
  * Eight slots and the knobs of one head: each stage beside the knob that makes it.
  *
- * @import { Frame } from "../../frame.js"
+ * @import { Frame } from "../../kit/frame.js"
  * @import { Data } from "./run.js"
  * @import { Vector } from "../../tensor.js"
  */
-import { columns } from "../../columns.js";
-import { button, panel, slider } from "../../controls.js";
-import { el, write } from "../../dom.js";
-import { heat, percent, round } from "../../draw.js";
+import { columns } from "../../kit/columns.js";
+import { button, panel, slider } from "../../kit/controls.js";
+import { el, write } from "../../kit/dom.js";
+import { heat, percent, round } from "../../kit/draw.js";
 import { MOST, move } from "./run.js";
 
 /**

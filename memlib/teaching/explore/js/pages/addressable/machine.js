@@ -1,13 +1,13 @@
 /**
  * A program and its tape: what a line may say, the text, run, step and back.
  *
- * @import { Frame } from "../../frame.js"
+ * @import { Frame } from "../../kit/frame.js"
  * @import { Moment } from "../../programs.js"
  * @import { Matrix } from "../../tensor.js"
  * @import { Data } from "./run.js"
  */
-import { button, panel, slider } from "../../controls.js";
-import { el, put } from "../../dom.js";
+import { button, panel, slider } from "../../kit/controls.js";
+import { el, put, write } from "../../kit/dom.js";
 import { editor } from "./editor.js";
 import { where } from "./knobs.js";
 import { COPY, execute, FOLLOW, LONGEST, REVERSE } from "./run.js";
@@ -148,7 +148,8 @@ export function machine(frame, data) {
     const [memory, weights] = [now?.memory ?? start, now?.weights ?? zero];
     const copying = state.tape === "copy";
     const input = scrub.querySelector("input");
-    if (input) Object.assign(put(input, { max: steps }), { value: String(at) });
+    if (input) put(input, { max: steps, "aria-valuetext": `${at} of ${steps}` }).value = String(at);
+    if (scrub.lastChild) write(scrub.lastChild, String(at)); // a program may have become shorter
     code.show(state.program, now?.step.line, why);
     put(size, { hidden: !copying });
     for (const { name, element } of known) put(element, { hidden: name !== state.tape });

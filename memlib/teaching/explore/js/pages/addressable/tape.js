@@ -5,8 +5,8 @@
  * @typedef {{name: string, to: number, share: number}} Part columns of a slot, up to `to`; its share
  *   of the width
  */
-import { el, put, write } from "../../dom.js";
-import { heat, percent } from "../../draw.js";
+import { el, put, write } from "../../kit/dom.js";
+import { heat, percent } from "../../kit/draw.js";
 
 const CELL = 20; // pixels, the height of a slot
 

@@ -3,8 +3,8 @@
  *
  * @import { Matrix, Vector } from "../../tensor.js"
  */
-import { draw, el, put, write } from "../../dom.js";
-import { heat, plot, round } from "../../draw.js";
+import { draw, el, put, write } from "../../kit/dom.js";
+import { heat, plot, round } from "../../kit/draw.js";
 import { rows } from "../../weights.js";
 import { INK } from "./recall.js";
 

@@ -11,9 +11,9 @@
  * @property {Vector} writing (N), where the write head is
  * @property {Vector} reading (N)
  */
-import { panel } from "../../controls.js";
-import { draw, el, fresh, put, write } from "../../dom.js";
-import { round, shade } from "../../draw.js";
+import { panel } from "../../kit/controls.js";
+import { draw, el, fresh, put, write } from "../../kit/dom.js";
+import { round, shade } from "../../kit/draw.js";
 import { argmax } from "../../tensor.js";
 
 const COLUMNS = ["slot", "holds", "in use", "next free", "last", "write", "read"];

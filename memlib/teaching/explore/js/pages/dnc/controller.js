@@ -1,15 +1,15 @@
 /**
  * The puzzle on the page: a row of gates for each kind of step, and what comes back.
  *
- * @import { Frame } from "../../frame.js"
+ * @import { Frame } from "../../kit/frame.js"
  * @import { Scene } from "./books.js"
  * @import { Table } from "./puzzle.js"
  */
 import { allocation, use } from "../../bookkeeping.js";
-import { check, choose, panel, slider } from "../../controls.js";
-import { el, put, write } from "../../dom.js";
-import { shade } from "../../draw.js";
-import { choice, flag, number } from "../../fields.js";
+import { check, choose, panel, slider } from "../../kit/controls.js";
+import { el, put, write } from "../../kit/dom.js";
+import { shade } from "../../kit/draw.js";
+import { choice, flag, number } from "../../kit/fields.js";
 import { answers, KINDS, letter, MODES, play, ROUND, right, verdict } from "./puzzle.js";
 
 const GOAL =

@@ -13,7 +13,7 @@
  * @typedef {{firm: number, erased: boolean}} Ways how firmly writes are made; what is freed is erased
  */
 import { allocation, follow, link, retain, use } from "../../bookkeeping.js";
-import { percent } from "../../draw.js";
+import { percent } from "../../kit/draw.js";
 import { argmax, full, onehot } from "../../tensor.js";
 import { read, write } from "../../verbs.js";
 

@@ -5,7 +5,7 @@
  * @import { Gate } from "../../interface.js"
  * @import { Task } from "../../tasks.js"
  */
-import { bytes, choice, flag, number } from "../../fields.js";
+import { bytes, choice, flag, number } from "../../kit/fields.js";
 import { copy, inRounds } from "../../tasks.js";
 import { argmax } from "../../tensor.js";
 

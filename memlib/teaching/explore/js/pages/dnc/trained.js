@@ -2,7 +2,7 @@
  * A recorded machine on the page: its controls, its run, and a step of it.
  *
  * @import { DNCState } from "../../dnc.js"
- * @import { Frame } from "../../frame.js"
+ * @import { Frame } from "../../kit/frame.js"
  * @import { Task } from "../../tasks.js"
  * @import { Matrix, Vector } from "../../tensor.js"
  * @import { Scene } from "./books.js"
@@ -15,13 +15,14 @@
  * @property {number[]} rounds wrong bits of each round
  */
 import { allocation, use } from "../../bookkeeping.js";
-import { button, cells, check, choose, panel, slider } from "../../controls.js";
 import { DNC } from "../../dnc.js";
-import { el, put } from "../../dom.js";
-import { bars, heat, percent } from "../../draw.js";
+import { cells } from "../../kit/cells.js";
+import { button, check, choose, panel, slider } from "../../kit/controls.js";
+import { el, put } from "../../kit/dom.js";
+import { bars, heat, percent } from "../../kit/draw.js";
+import { timeline } from "../../kit/timeline.js";
 import { wrongBits } from "../../tasks.js";
 import { argmax, sigmoid } from "../../tensor.js";
-import { timeline } from "../../timeline.js";
 import {
   BITS,
   byRound,

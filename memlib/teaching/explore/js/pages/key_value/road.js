@@ -1,14 +1,14 @@
 /**
  * The road and its stations: a drawing in which they are dragged, and a list of the slots.
  *
- * @import { Frame } from "../../frame.js"
+ * @import { Frame } from "../../kit/frame.js"
  * @import { Road } from "../key_value.js"
  * @import { Vector } from "../../tensor.js"
  */
-import { slider } from "../../controls.js";
-import { draw, el, fresh, put, write } from "../../dom.js";
-import { drag, snap } from "../../drag.js";
-import { percent, plot, round } from "../../draw.js";
+import { slider } from "../../kit/controls.js";
+import { draw, el, fresh, put, write } from "../../kit/dom.js";
+import { drag, snap } from "../../kit/drag.js";
+import { percent, plot, round } from "../../kit/draw.js";
 
 export const LOW = -1; // the road, in kilometers
 export const HIGH = 5;
@@ -43,17 +43,20 @@ export function map(frame) {
   const lines = [top, low].map(() => draw("path", { class: "ml-faint" }));
   const you = draw("circle", { r: 9, style: "fill:var(--ml-accent)" });
   const stations = written.map(() => {
-    const mark = draw("rect", { width: 13, height: 13, x: -6.5, y: -6.5 });
+    const style = "cursor:grab";
+    const mark = draw("rect", { width: 13, height: 13, x: -6.5, y: -6.5, style });
     // A finger needs more than is seen.
-    const reach = draw("circle", { r: NEAR, fill: "transparent" });
-    return draw("g", { style: "cursor:grab;touch-action:none" }, reach, mark);
+    const reach = draw("circle", { r: NEAR, fill: "transparent", style });
+    return draw("g", {}, reach, mark);
   });
   const bars = written.map(() =>
     draw("rect", { width: 14, style: "fill:var(--ml-accent);opacity:.8" }),
   );
   top.inside.append(curve, lines[0], you, ...stations);
   low.inside.append(lines[1], ...bars);
-  for (const { element } of [top, low]) element.style.touchAction = "pan-y";
+  // Stations are dragged in both directions, the reader to the sides alone.
+  top.element.style.touchAction = "none";
+  low.element.style.touchAction = "pan-y";
 
   const stand = (/** @type {number} */ at) => frame.set({ here: snap(at, LOW, HIGH, 0.05) });
   drag(low, () => stand);

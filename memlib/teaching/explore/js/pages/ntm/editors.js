@@ -1,10 +1,11 @@
 /**
  * The controls of what the machines are shown.
  *
- * @import { Frame } from "../../frame.js"
+ * @import { Frame } from "../../kit/frame.js"
  */
-import { button, cells, panel, slider } from "../../controls.js";
-import { el, put } from "../../dom.js";
+import { cells } from "../../kit/cells.js";
+import { button, panel, slider } from "../../kit/controls.js";
+import { el, put } from "../../kit/dom.js";
 import { asked, drawn, flipped, item, MOST, query, SIZE, unfold, vectors } from "./input.js";
 
 const WINDOW = 8; // vectors that are edited at a time

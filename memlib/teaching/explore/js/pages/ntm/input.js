@@ -4,7 +4,7 @@
  * @import { Task } from "../../tasks.js"
  * @import { Vector } from "../../tensor.js"
  */
-import { bytes, number } from "../../fields.js";
+import { bytes, number } from "../../kit/fields.js";
 import { generator } from "../../random.js";
 import { associativeRecall, copy } from "../../tasks.js";
 

@@ -2,7 +2,7 @@
  * What is seen of a run: what goes in and comes out, where the heads are, what the slots hold, and
  * the knobs of a step.
  *
- * @import { Frame } from "../../frame.js"
+ * @import { Frame } from "../../kit/frame.js"
  * @import { State } from "../../ntm.js"
  * @import { Task } from "../../tasks.js"
  * @import { Gates } from "../../gates.js"
@@ -12,11 +12,11 @@
  * @typedef {{task: Task, logits: Float64Array[], states: State[], wrong: boolean[][],
  *   bits: number}} Run bits: how many are wrong
  */
-import { panel } from "../../controls.js";
-import { el, put, write } from "../../dom.js";
-import { heat, round, shade } from "../../draw.js";
+import { panel } from "../../kit/controls.js";
+import { el, put, write } from "../../kit/dom.js";
+import { heat, round, shade } from "../../kit/draw.js";
+import { timeline } from "../../kit/timeline.js";
 import { full, sigmoid } from "../../tensor.js";
-import { timeline } from "../../timeline.js";
 
 const HEIGHT = 256; // of the map of heads, in CSS pixels
 const USED = 0.2; // the weight from which on a slot is used

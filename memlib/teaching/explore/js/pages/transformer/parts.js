@@ -3,8 +3,8 @@
  *
  * @import { Answer } from "./machine.js"
  */
-import { el } from "../../dom.js";
-import { heat, percent, round } from "../../draw.js";
+import { el } from "../../kit/dom.js";
+import { heat, percent, round } from "../../kit/draw.js";
 import { argmax } from "../../tensor.js";
 
 /**

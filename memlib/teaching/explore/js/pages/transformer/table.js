@@ -11,8 +11,8 @@
  *   notes: string[],
  * }} Shown asked: a position; weights: of each layer and head; notes: what lies in a slot instead
  */
-import { el, fresh, put, write } from "../../dom.js";
-import { round, shade } from "../../draw.js";
+import { el, fresh, put, write } from "../../kit/dom.js";
+import { round, shade } from "../../kit/draw.js";
 
 const LAYERS = [1, 2];
 const HEADS = LAYERS.flatMap((n) => [1, 2].map((h) => ({ layer: n, head: h })));

@@ -1,7 +1,7 @@
 /**
  * A plane of keys in clusters: which cells are looked into, what is found there, what is missed.
  *
- * @import { Matrix } from "./tensor.js"
+ * @import { Matrix } from "../../tensor.js"
  * @typedef {object} Look
  * @property {number[]} query its place
  * @property {number[]} clusters that are looked into
@@ -10,7 +10,7 @@
  * @property {number[]} wanted slots that are nearest
  * @property {number} reach how far the last of them lies from the query
  */
-import { draw, el, put } from "./dom.js";
+import { draw, el, put } from "../../kit/dom.js";
 import { cell } from "./voronoi.js";
 
 const UNIT = 400; // of the drawing, for a length of 1

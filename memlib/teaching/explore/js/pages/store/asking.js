@@ -1,13 +1,13 @@
 /**
  * Asking a store in words: questions offered, how a text is read, and the facts that are found.
  *
- * @import { Frame } from "./frame.js"
- * @import { Words } from "./words.js"
+ * @import { Frame } from "../../kit/frame.js"
+ * @import { Words } from "../../words.js"
  */
-import { button, pick } from "./controls.js";
-import { el, put, write as say } from "./dom.js";
-import { percent } from "./draw.js";
-import { pieces } from "./words.js";
+import { button, pick } from "../../kit/controls.js";
+import { el, put, write as say } from "../../kit/dom.js";
+import { percent } from "../../kit/draw.js";
+import { pieces } from "../../words.js";
 
 const SHOWN = 6; // facts
 

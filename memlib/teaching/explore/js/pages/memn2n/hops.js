@@ -1,7 +1,7 @@
 /**
  * Where each hop of a memory network looks: a row a sentence, a column a hop.
  *
- * @import { Vector } from "./tensor.js"
+ * @import { Vector } from "../../tensor.js"
  * @typedef {object} Look
  * @property {string[][]} story the words of each sentence
  * @property {Vector[]} weights (K, N), of each hop
@@ -10,9 +10,9 @@
  * @property {number} shown how many hops are to be seen
  * @property {number} at which sentence is chosen
  */
-import { el, fresh, put, write } from "./dom.js";
-import { percent } from "./draw.js";
-import { marked } from "./vocabulary.js";
+import { el, fresh, put, write } from "../../kit/dom.js";
+import { percent } from "../../kit/draw.js";
+import { marked } from "../../kit/shelf.js";
 
 const MOST = 60; // rows, of the newest sentences
 

@@ -1,7 +1,7 @@
 /**
  * Cells of a plane: to which of some centers each of its places is nearest.
  *
- * @import { Matrix, Vector } from "./tensor.js"
+ * @import { Matrix, Vector } from "../../tensor.js"
  */
 
 /**

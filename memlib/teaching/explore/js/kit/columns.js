@@ -1,7 +1,7 @@
 /**
  * Weights as columns, a slot each, with the weights of before as dotted outlines.
  *
- * @import { Vector } from "./tensor.js"
+ * @import { Vector } from "../tensor.js"
  */
 import { draw, put, write } from "./dom.js";
 import { round } from "./draw.js";

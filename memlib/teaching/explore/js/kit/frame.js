@@ -12,9 +12,10 @@
  * @property {(frame: Frame, data: any) => Draw | Promise<Draw>} build fills `frame.lab`, once
  * @typedef {(state: any) => void} Draw shows a state, whatever was shown before
  */
+
+import { unpack } from "../weights.js";
 import { el, pause, write } from "./dom.js";
 import { first, format, parse } from "./fields.js";
-import { unpack } from "./weights.js";
 
 const SETTLED = 500; // milliseconds without a change, after which something is announced
 const SLICE = 5; // milliseconds of a long run between two looks at what the reader does

@@ -1,7 +1,7 @@
 /**
  * Drawings that take their colors from the page: bars, heat maps, plots.
  *
- * @import { Matrix, Vector } from "./tensor.js"
+ * @import { Matrix, Vector } from "../tensor.js"
  */
 import { draw, el, put, write } from "./dom.js";
 
