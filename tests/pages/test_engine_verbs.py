@@ -89,7 +89,7 @@ def test_verbs_are_memlibs(browser: Browser) -> None:
     ("name", "plant"),
     [
         ("similarity", ("/ Math.sqrt(query.length)", "/ query.length")),
-        ("similarity", ("if (ordinary)", "if (true)")),
+        ("similarity", ("ordinary ?", "true ?")),
         ("address", ("strength * scores[n] : -Infinity", "strength * scores[n] : -9")),
         ("read", ("value[i] += weight", "value[i] = weight")),
         ("write", ("erase[i] : 0", "erase[0] : 0")),

@@ -21,18 +21,19 @@ function unit(vector) {
   return near;
 }
 
-/** @type {Record<Measure, (query: Vector, key: Vector) => number>} */
+/** @type {Record<Measure, (query: Vector) => (key: Vector) => number>} */
 const MEASURES = {
-  dot,
-  scaled_dot: (query, key) => dot(query, key) / Math.sqrt(query.length),
-  cosine(query, key) {
-    const [a, b] = [norm(query), norm(key)];
-    const ordinary = Math.min(a, b) > 1e-140 && Math.max(a, b) < 1e140;
-    if (ordinary) return dot(query, key) / a / b;
+  dot: (query) => (key) => dot(query, key),
+  scaled_dot: (query) => (key) => dot(query, key) / Math.sqrt(query.length),
+  cosine(query) {
     const near = unit(query);
-    return norm(near) ? dot(near, unit(key)) : 0;
+    return (key) => {
+      const length = norm(key);
+      const ordinary = length > 1e-140 && length < 1e140;
+      return ordinary ? dot(near, key) / length : dot(near, unit(key));
+    };
   },
-  negative_squared_distance(query, key) {
+  negative_squared_distance: (query) => (key) => {
     let sum = 0;
     for (let i = 0; i < query.length; i++) sum -= (query[i] - key[i]) ** 2;
     return sum;
@@ -46,7 +47,8 @@ const MEASURES = {
  * @returns {Float64Array} scores (N)
  */
 export function similarity(query, keys, measure = "scaled_dot") {
-  return Float64Array.from(keys, (key) => MEASURES[measure](query, key));
+  const score = MEASURES[measure](query);
+  return Float64Array.from(keys, score);
 }
 
 /**

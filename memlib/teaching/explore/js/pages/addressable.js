@@ -59,8 +59,31 @@ function build(frame, data) {
   const above = knobs(frame, data);
   const below = machine(frame, data);
   frame.lab.append(above.element, below.element);
+  const own = ["tape", "slots", "program", "at"];
+  const others = Object.keys(page.fields).filter((name) => !own.includes(name));
+  const [walk, run] = [changed(others, above.show), changed(own, below.show)];
   return (/** @type {any} */ state) => {
-    const { sentence, seen } = below.show(state);
-    frame.say(sentence, { ...above.show(state), ...seen });
+    const { sentence, seen } = run(state);
+    frame.say(sentence, { ...walk(state), ...seen });
+  };
+}
+
+/**
+ * @template T
+ * @param {string[]} fields of a state
+ * @param {(state: any) => T} show
+ * @returns {(state: any) => T} the same, but drawn only where one of the fields has changed, or where
+ *   the same state is drawn again (in other colors)
+ */
+function changed(fields, show) {
+  /** @type {any} */
+  let before;
+  /** @type {T} */
+  let seen;
+  return (state) => {
+    const same = before && before !== state && fields.every((name) => before[name] === state[name]);
+    if (!same) seen = show(state);
+    before = state;
+    return seen;
   };
 }

@@ -103,7 +103,14 @@ export function machine(frame, data) {
       go(here() + 1);
     }
   };
-  const scrub = slider(frame, "at", { label: "step", low: 0, high: LONGEST, step: 1 });
+  const clamped = (/** @type {number} */ at) => String(Math.min(at, steps));
+  const scrub = slider(frame, "at", {
+    label: "step",
+    low: 0,
+    high: LONGEST,
+    step: 1,
+    show: clamped,
+  });
   const size = slider(frame, "slots", { label: "tape slots", low: 3, high: 12, step: 1 });
 
   const element = panel(
@@ -148,8 +155,8 @@ export function machine(frame, data) {
     const [memory, weights] = [now?.memory ?? start, now?.weights ?? zero];
     const copying = state.tape === "copy";
     const input = scrub.querySelector("input");
-    if (input) put(input, { max: steps, "aria-valuetext": `${at} of ${steps}` }).value = String(at);
-    if (scrub.lastChild) write(scrub.lastChild, String(at)); // a program may have become shorter
+    if (input) put(input, { max: steps, "aria-valuetext": clamped(at) }).value = String(at);
+    if (scrub.lastChild) write(scrub.lastChild, clamped(at)); // the program may have changed
     code.show(state.program, now?.step.line, why);
     put(size, { hidden: !copying });
     for (const { name, element } of known) put(element, { hidden: name !== state.tape });
