@@ -25,3 +25,13 @@ def test_every_number_of_half_precision_arrives(browser: Browser, tmp_path: Path
     assert np.array_equal(np.array(found["all"]), finite.double().numpy())
     assert np.array_equal(np.array(found["matrix"]), finite[:24].double().reshape(2, 3, 4).numpy())
     assert zero == int((finite == 0).nonzero()[1])
+
+
+def test_exact_numbers_arrive_as_they_are(browser: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    rng = np.random.default_rng(0)
+    matrix = torch.tensor(rng.normal(size=(3, 5)) * 10.0 ** rng.integers(-30, 15, (3, 5))).float()
+    save_file({"matrix": matrix}, path)
+    with engine(browser, "weights.js") as page:
+        (found,) = ask(page, "unpack", [pack(path, exact=True)])
+    assert np.array_equal(np.array(found["matrix"], dtype=float), matrix.double().numpy())

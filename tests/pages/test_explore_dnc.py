@@ -129,6 +129,18 @@ def test_the_books_follow_every_move(
             malformed(browser, one)
 
 
+def test_a_finger_writes_to_a_slot(browser: Browser, book: str) -> None:
+    with opened(browser, book, "dnc", "narrow") as one:
+        slot = one.root.locator("button[data-slot='5']")
+        slot.scroll_into_view_if_needed()
+        box = slot.bounding_box()
+        assert box is not None
+        one.swipe((box["x"] + box["width"] / 2, box["y"] + box["height"] / 2))
+        one.page.wait_for_function(f"{FRAME}.state.moves.length === 6")
+        assert one.state["moves"][-1] == "w5"
+        compare_books(one)
+
+
 # The puzzle.
 
 

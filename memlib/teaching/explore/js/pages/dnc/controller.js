@@ -12,6 +12,9 @@ import { shade } from "../../kit/draw.js";
 import { choice, flag, number } from "../../kit/fields.js";
 import { answers, KINDS, letter, MODES, play, ROUND, right, verdict } from "./puzzle.js";
 
+const GOAL =
+  "Three slots, five rounds of three vectors, A to O: all must come back. The first of a round is " +
+  "stored with a mark, and the mark is the key. A write goes to a free slot.";
 const MEANS = {
   first: "the first vector of a round comes in",
   store: "another vector comes in",
@@ -52,7 +55,7 @@ export function controller(frame) {
   const element = el(
     "div",
     {},
-    el("p", {}, "Three slots, five rounds of three vectors, A to O. All must come back."),
+    el("p", {}, GOAL),
     el("div", { class: "ml-row" }, ...kinds),
     panel("What comes back", table),
     el("details", {}, el("summary", {}, "A hint"), hint),
