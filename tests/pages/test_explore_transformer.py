@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+import checks
 import numpy as np
 import pytest
 import torch
@@ -193,6 +194,32 @@ def test_everything_can_be_taken_away(
         compare(one)
         one.button("Reset").click()
         compare(one)
+
+
+def test_by_touch(browser: Browser, book: str) -> None:
+    context = browser.new_context(has_touch=True, viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.goto(f"{book}/book/transformer.html")
+    page.locator(".ml-explore").scroll_into_view_if_needed()
+    page.wait_for_selector(".ml-explore.ml-live")
+    one = Explorable(checks.Visit(page, book), book, "transformer")
+    one.root.locator(".ml-slots").get_by_text("8 Ada", exact=True).tap()
+    assert compare(one)["asked"] == 8
+    for part in ("head 2 of 1", "feed-forward of 2"):
+        one.root.locator(f"[data-part='{part}']").tap()
+        compare(one)
+    one.root.get_by_role("checkbox", name="slot 1 is kept", exact=True).tap()
+    compare(one)
+    slider = one.root.get_by_role("slider", name="window, slots", exact=True)
+    slider.tap(position={"x": 60, "y": 10})
+    assert 1 < one.state["window"] < MOST
+    for name in ("Write into the slot", "Write the fact", "Add it", "Add what it says"):
+        one.button(name).tap()
+        compare(one)
+    assert one.state["edits"]
+    assert one.state["facts"]
+    assert len(one.seen["tokens"]) == 12
+    context.close()
 
 
 def test_what_it_knows_is_said_before_the_first_word(browser: Browser, book: str) -> None:
