@@ -68,16 +68,16 @@ export function asker(machine, names) {
  * @template {any[]} A
  * @template T
  * @param {(...given: A) => T} compute
- * @returns {(...given: A) => T} the same, which computes only where something else is given
+ * @returns {(...given: A) => T} the same, which computes only what it has not computed of late
  */
 function kept(compute) {
-  let before = "";
-  /** @type {T} */
-  let value;
+  /** @type {Map<string, T>} */
+  const known = new Map();
   return (...given) => {
-    const now = JSON.stringify(given);
-    if (now !== before) value = compute(...given);
-    before = now;
+    const key = JSON.stringify(given);
+    const value = known.get(key) ?? compute(...given);
+    if (known.size > 20) known.clear();
+    known.set(key, value);
     return value;
   };
 }
