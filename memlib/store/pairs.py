@@ -192,10 +192,10 @@ class Pairs:
     def _at(self, buffer: Tensor, slots: Tensor) -> Tensor:
         """(B or 1, N, M), (B, ...) -> (B, ..., M), and anything for slot -1."""
         slots = slots.clamp(min=0)
-        if len(buffer) > 1:  # of all rows as one: rows are copied whole, and sooner than by an index
+        if len(buffer) > 1:  # where all rows are one, each begins further on
             first = buffer.shape[1] * torch.arange(len(buffer), device=slots.device)
             slots = slots + first.view(-1, *[1] * (slots.ndim - 1))
-        return F.embedding(slots, buffer.flatten(0, 1))
+        return F.embedding(slots, buffer.flatten(0, 1))  # whole vectors, sooner than an index
 
     def _put(self, row: Ints, slot: Ints, keys: Tensor, values: Tensor, ids: Tensor) -> None:
         where = torch.from_numpy(row), torch.from_numpy(slot)
