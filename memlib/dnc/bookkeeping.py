@@ -6,6 +6,7 @@ They follow by fixed rules from where the heads were. See `memlib.dnc` for the m
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from memlib import _checks as checks
@@ -101,9 +102,8 @@ def _allocation(usage: Tensor) -> Tensor:
     used = _single(usage)
     faint = torch.finfo(used.dtype).eps ** 2  # gives a free slot a logarithm, and a gradient
     rising, order = (used + faint).sort(dim=-1, stable=True)  # u[φ], φ
-    before = rising.log().roll(1, -1)  # of the slots before each: a sum without itself
-    before[..., :1] = 0
-    weights = (1 - rising) * before.cumsum(dim=-1).exp()
+    before = rising[..., :-1].log().cumsum(dim=-1).exp()  # the product of those before each slot
+    weights = (1 - rising) * F.pad(before, (1, 0), value=1)
     weights = weights - weights.detach().masked_fill(weights > 2 * faint, 0)  # but not a weight
     weights = weights.scatter(-1, order, weights)  # every entry is put in its place
     return weights if weights.dtype == usage.dtype else weights.to(usage.dtype)

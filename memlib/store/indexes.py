@@ -57,7 +57,7 @@ class Search:
         query = query.detach().to(keys.dtype)
         if not self.indexes:
             return nearest(query, keys, k, self.measure, filled(ids, held))
-        rows = zip(self.indexes, query, keys, ids, held.clip(max=k).tolist(), strict=True)
+        rows = zip(self.indexes, query, keys, ids, np.minimum(held, k).tolist(), strict=True)
         found = [self._in_row(*row, effort) for row in rows]
         return torch.stack([F.pad(slots, (0, k - slots.shape[1]), value=-1) for slots in found])
 
@@ -151,12 +151,10 @@ class Index:
 
     def search(self, query: Tensor, k: int, effort: int) -> Ints:
         """(L, M) -> slots (L, k); -1 where the search ended with fewer, or there is no index."""
-        if self.measure in PRODUCTS and not (
-            _is_seen(query) and _is_ordinary(_norm(_single(query)))
-        ):
-            query = _lowered(query)
-        vectors = self._vectors(query)
-        if self.index is None or not _fits(vectors, vanish=True):
+        product = self.measure in PRODUCTS
+        ordinary = product and _is_seen(query) and _is_ordinary(_norm(_single(query)))
+        vectors = self._vectors(_lowered(query) if product and not ordinary else query)
+        if self.index is None or not (ordinary or _fits(vectors, vanish=True)):
             return np.full((len(query), k), -1)
         if self.backend == "flat":
             alive = self.alive

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torch._subclasses import FakeTensor
@@ -190,8 +191,11 @@ class Pairs:
 
     def _at(self, buffer: Tensor, slots: Tensor) -> Tensor:
         """(B or 1, N, M), (B, ...) -> (B, ..., M), and anything for slot -1."""
-        rows = torch.arange(len(buffer), device=slots.device)
-        return buffer[rows.view(-1, *[1] * (slots.ndim - 1)), slots.clamp(min=0)]
+        slots = slots.clamp(min=0)
+        if len(buffer) > 1:  # where all rows are one, each begins further on
+            first = buffer.shape[1] * torch.arange(len(buffer), device=slots.device)
+            slots = slots + first.view(-1, *[1] * (slots.ndim - 1))
+        return F.embedding(slots, buffer.flatten(0, 1))  # whole vectors, sooner than an index
 
     def _put(self, row: Ints, slot: Ints, keys: Tensor, values: Tensor, ids: Tensor) -> None:
         where = torch.from_numpy(row), torch.from_numpy(slot)

@@ -50,7 +50,7 @@ def test_a_tree_beside_itself(tmp_path):
         rows = [row for row in figures["rows"] if workload.items() <= row.items()]
         assert len(rows) == len({row["way"] for row in rows}) >= 2
     for row in figures["rows"]:
-        assert row["turns"] >= before.FEWEST
+        assert row["turns"] >= 2 * before.FEWEST  # of two pairs of processes
         assert row["apart"] < 1e-5
         for clock in before.CLOCKS:
             older, newer = (row[f"{tree}_{clock}_ms"] for tree in before.TREES)
@@ -79,6 +79,15 @@ def test_a_tree_that_sleeps_is_told_slower_by_the_clock_on_the_wall(tmp_path, mo
     assert figures["ratios"]["attend"]["wall"] > 2 * figures["ratios"]["ntm"]["wall"]
     assert figures["commits"]["older"] == "unknown"  # it is no checkout
     assert figures["distance"] == []
+
+
+def test_of_several_pairs_the_least_counts_for_each_tree():
+    names = [f"{tree}_{clock}_ms" for tree in before.TREES for clock in before.CLOCKS]
+    lucky, unlucky = dict.fromkeys(names, 2.0), dict.fromkeys(names, 8.0)
+    same = [{"way": "fill", "turns": 3} | lucky, {"way": "fill", "turns": 4} | unlucky]
+    same[1]["newer_cpu_ms"] = 1.0
+    expected = same[0] | {"turns": 7, "newer_cpu_ms": 1.0, "cpu": 2.0, "wall": 1.0}
+    assert before.least(same) == expected
 
 
 @pytest.mark.parametrize("words", [(), ("--tree", "book")])
