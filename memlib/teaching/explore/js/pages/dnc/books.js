@@ -154,7 +154,12 @@ function table(count) {
   const head = COLUMNS.map((name) => el("th", { scope: "col" }, name));
   const cells = Array.from({ length: count }, () => COLUMNS.slice(1).map(() => el("td")));
   const rows = cells.map((row, n) => el("tr", {}, el("th", { scope: "row" }, String(n)), ...row));
-  const element = el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows));
+  const element = el(
+    "table",
+    { class: "ml-books" },
+    el("thead", {}, el("tr", {}, ...head)),
+    el("tbody", {}, ...rows),
+  );
   const show = (/** @type {Scene} */ scene) => {
     const { usage, allocation, precedence, writing, reading } = scene;
     cells.forEach(([what, ...row], n) => {
