@@ -14,7 +14,7 @@
  */
 
 import { unpack } from "../weights.js";
-import { el, pause, write } from "./dom.js";
+import { el, pause, put, write } from "./dom.js";
 import { first, format, parse } from "./fields.js";
 
 const SETTLED = 500; // milliseconds without a change, after which something is announced
@@ -69,10 +69,18 @@ export class Frame {
     this.root.classList.add("ml-live");
     this.redraw();
     this.started = performance.now() - began;
+    new ResizeObserver(() => this.reach()).observe(this.lab);
     const watch = new MutationObserver(() => this.redraw());
     const attributeFilter = ["data-theme", "data-jp-theme-light", "class"];
     for (const element of [document.documentElement, document.body]) {
       watch.observe(element, { attributes: true, attributeFilter });
+    }
+  }
+
+  /** What scrolls by itself can be reached by keyboard. */
+  reach() {
+    for (const part of this.lab.querySelectorAll(".ml-scroll")) {
+      put(part, { tabindex: part.scrollWidth > part.clientWidth ? 0 : undefined });
     }
   }
 
