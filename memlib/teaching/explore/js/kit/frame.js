@@ -3,7 +3,8 @@
  *
  * @import { Field } from "./fields.js"
  * @typedef {Record<string, any>} State
- * @typedef {{text: string, state?: State}} Try something to try; with a state it can be shown
+ * @typedef {{text: string, state?: State | ((data: any) => State)}} Try something to try; with a
+ *   state, which may depend on the data, it can be shown
  * @typedef {object} Explorable what a module of `pages/` exports as `page`
  * @property {Record<string, Field<any>>} fields
  * @property {(state: any) => boolean} [check] whether the fields of an address fit one another
@@ -31,6 +32,8 @@ export class Frame {
     this.page = page;
     this.lab = /** @type {HTMLElement} */ (root.querySelector(".ml-lab"));
     this.state = parse(page.fields, this.linked ? location.search : "", page.check);
+    /** @type {any} what the page computes with */
+    this.data = {};
     /** @type {Record<string, any>} the numbers behind what is shown, unrounded */
     this.seen = {};
     /** @type {((state: State) => void)[]} how each control takes over a state */
@@ -61,6 +64,7 @@ export class Frame {
       data[name] = { ...value.metadata, ...unpack(value) };
     }
     await pause();
+    this.data = data;
     this.draw = await this.page.build(this, data);
     if (!this.said.isConnected) this.lab.append(this.said); // a page may want it elsewhere
     this.lab.append(this.heard, this.bar(), this.tries());
@@ -180,7 +184,8 @@ export class Frame {
   tries() {
     const items = this.page.tries.map(({ text, state }) => {
       const item = el("li", {}, text);
-      const show = () => this.set({ ...first(this.page.fields), ...state });
+      const wanted = () => (typeof state === "function" ? state(this.data) : state);
+      const show = () => this.set({ ...first(this.page.fields), ...wanted() });
       if (state) item.append(" ", el("button", { type: "button", onclick: show }, "Show me"));
       return item;
     });

@@ -134,7 +134,7 @@ function build(frame, { pictures, average }) {
     strength,
     slider(frame, "steps", { label: "updates", low: 1, high: STEPS, step: 1 }),
     el("div", { class: "ml-bar" }, more, other),
-    panel("The stored digits, and what each counts", stored.element),
+    panel("The stored digits: their weights, or how alike (classical)", stored.element),
     panel("The way down", fall.element),
   );
 
@@ -179,7 +179,7 @@ function shares({ asked, steps }, { weights, energies }) {
 function signs({ asked, steps }, { state, energies, lowest }, pictures) {
   const same = Array.from(state, (s, i) => s === (pictures[asked][i] >= INK / 2 ? 1 : -1));
   return (
-    `After ${steps} sweep${steps > 1 ? "s" : ""} ${same.filter(Boolean).length} of 64 pixels are ` +
+    `After ${steps} update${steps > 1 ? "s" : ""} of every pixel ${same.filter(Boolean).length} of 64 pixels are ` +
     `those of the ${asked % 10}. Energy ${round(energies[steps], 1)}; ` +
     `the lowest of a stored digit is ${round(lowest ?? 0, 1)}.`
   );

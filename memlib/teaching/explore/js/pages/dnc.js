@@ -36,8 +36,8 @@ export const page = {
     },
     {
       text:
-        "The puzzle: open the free gate in all four rows, so that a slot is given back before it is " +
-        "read. Can all vectors still come back?",
+        "The puzzle: open the free gate at first, store, ask and next, so that slots are given back " +
+        "before they are read. Can all vectors still come back? (Let store read forth.)",
       state: {
         part: "puzzle",
         turn: 3,

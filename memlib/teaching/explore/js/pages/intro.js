@@ -37,20 +37,27 @@ export const page = {
     {
       text:
         "Set the strength to 2, write a stock of 9 for something yellow and sour, then ask for " +
-        "something red and sweet. Did you mean to change the cherry?",
-      state: { strength: 2 },
+        "something red and sweet. Did you mean to change the cherry, whose stock was 4?",
+      state: ({ keys }) => {
+        const where = address([0, 1, 0, 1], keys, { measure: "cosine", strength: 2 });
+        const memory = write(pairs(START), where, [0, 9], [0, 1]);
+        return { strength: 2, query: [1, 0, 1, 0], values: memory.flatMap((row) => [...row]) };
+      },
     },
   ],
   build,
 };
+
+/** @param {number[]} values @returns {number[][]} the price and the stock of each fruit */
+function pairs(values) {
+  return Array.from({ length: values.length / 2 }, (_, n) => values.slice(2 * n, 2 * n + 2));
+}
 
 /**
  * @param {Frame} frame
  * @param {{fruit: string[], like: string[], keys: Matrix}} data
  */
 function build(frame, { fruit, like, keys }) {
-  const pairs = (/** @type {number[]} */ values) =>
-    fruit.map((_, n) => values.slice(2 * n, 2 * n + 2));
   const look = (/** @type {any} */ state) =>
     address(state.query, keys, { measure: "cosine", strength: state.strength });
 

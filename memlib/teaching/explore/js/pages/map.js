@@ -39,7 +39,7 @@ export const page = {
       state: { stored: ["library"], addressed: ["content"] },
     },
     {
-      text: "Slots that are parameters, found by location: nobody. What would it be good for?",
+      text: "Slots that are parameters, found by content and by location: has anybody built that?",
       state: { stored: ["parameters"], addressed: ["location"] },
     },
   ],
@@ -76,7 +76,13 @@ function build(frame, { facets, short, memories }) {
     });
     const counts = asked.map(({ show }) => show(state));
     const years = found.flatMap(({ year }) => year ?? []);
-    const span = years.length ? `, from ${Math.min(...years)} to ${Math.max(...years)}` : "";
+    const [early, late] = [Math.min(...years), Math.max(...years)];
+    const span =
+      early < late
+        ? `; their papers are from ${early} to ${late}`
+        : years[0]
+          ? `, of ${early}`
+          : "";
     const count = `${found.length} of ${memories.length} memories`;
     frame.say(
       found.length ? `${count}${span}.` : "No memory in this book is all of that at once.",

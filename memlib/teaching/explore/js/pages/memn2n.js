@@ -39,8 +39,8 @@ export const page = {
     },
     {
       text:
-        "Where Mary is, order decides (prediction 1). Now bring the parts of Julie's day into " +
-        "every order: which one confuses it?",
+        "A story told out of order, Julie's, who says when she was where: move its sentences " +
+        "into every order you like. Does the answer ever change?",
       state: JULIE,
     },
     {
@@ -65,7 +65,7 @@ function build(frame, { reader }) {
   };
   const known = shelf(frame, fields, said);
   const kept = KEPT.map(({ name, story, question }) =>
-    button(name, () => frame.set({ story, question, at: 0 })),
+    button(name, () => frame.set({ story, question, at: 0, empty: true })),
   );
   const edits = Object.entries(EDITS).map(([name, edit]) =>
     button(name, () => {

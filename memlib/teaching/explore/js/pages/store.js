@@ -66,8 +66,8 @@ export const page = {
     },
     {
       text:
-        "One cluster is often enough. Drag the query to where three clusters together find " +
-        "none of the five nearest; how many does it take?",
+        "One cluster is often enough. Drag the query to 0.56 from left and 0.10 from below, and " +
+        "look into three: how many of the five nearest are found, and how many does it take?",
       state: { x: 0.56, y: 0.1, effort: 3 },
     },
   ],

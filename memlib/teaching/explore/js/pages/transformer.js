@@ -58,8 +58,8 @@ export const page = {
     },
     {
       text:
-        "The last Bob finds Cleo in slot 2. Write the value of Oslo over that slot, into layer 1, " +
-        "then into layer 2. When does the answer change, and is it Oslo?",
+        `Type “${NAMES}”: the last Bob finds Cleo in slot 2. Write the value of Oslo over that slot, ` +
+        "into layer 1, then into layer 2. When does the answer change, and is it Oslo?",
       state: { text: NAMES, edits: [[2, OSLO, 2]] },
     },
     {

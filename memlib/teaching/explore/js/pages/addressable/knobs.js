@@ -104,7 +104,7 @@ export function where(weights) {
   const most = Math.max(...all);
   const alike = all.flatMap((weight, n) => (weight > most - 1e-6 ? [n] : []));
   if (alike.length === 1) return `the head is on slot ${alike[0]} with ${percent(most)}`;
-  if (alike.length === all.length) return `the head is on all slots with ${percent(most)} each`;
+  if (alike.length === all.length) return `the head is on all slots with 1/${all.length} each`;
   const last = alike.pop();
   return `the head is on slots ${alike.join(", ")} and ${last} with ${percent(most)} each`;
 }

@@ -107,7 +107,7 @@ export function machine(frame, data) {
   const scrub = slider(frame, "at", {
     label: "step",
     low: 0,
-    high: LONGEST,
+    high: () => steps,
     step: 1,
     show: clamped,
   });

@@ -70,7 +70,7 @@ export function trained(frame, weights) {
       { class: "ml-legend" },
       el("span", { class: "ml-read" }, "read head"),
       el("span", { class: "ml-write" }, "write head"),
-      el("span", { class: "ml-write" }, "a wrong bit of the answer"),
+      el("span", {}, "in “out” that color marks a wrong bit"),
     ),
     line.element,
     line.controls,

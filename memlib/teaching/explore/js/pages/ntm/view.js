@@ -50,7 +50,7 @@ export function view(frame, steps) {
     { class: "ml-legend" },
     el("span", { class: "ml-read" }, "read head"),
     el("span", { class: "ml-write" }, "write head"),
-    el("span", { class: "ml-write" }, "a wrong bit of the answer"),
+    el("span", {}, "in “out” that color marks a wrong bit"),
   );
   const element = el(
     "div",
