@@ -113,3 +113,17 @@ def test_a_fault_is_found(browser: Browser, book: str, fault: str) -> None:
         one.page.evaluate(f"{{ const e = {FRAME}; {PLANTED[fault]} }}")
         with pytest.raises(AssertionError):
             compare(one, VALUES)
+
+
+def test_the_answers_of_its_quiz_come_out(browser: Browser, book: str) -> None:
+    with opened(browser, book, "intro") as one:
+        lemon = {}
+        for step in range(81):
+            one.put("strength β", step / 2)
+            lemon[step / 2] = one.seen["weights"][1]
+        assert min(strength for strength, weight in lemon.items() if weight > 0.5) == 3.5
+        for name in LIKE:
+            button = one.root.locator(f"button[data-name={name}]")
+            while one.state["query"][LIKE.index(name)]:
+                button.click()
+        close(VALUES.mean(0), one.seen["value"])

@@ -496,7 +496,7 @@ def test_broken_json_is_named(tmp_path):
 )
 def test_the_books_quizzes_follow_the_schema(path):
     items = load(path)
-    assert len(items) >= 5
+    assert len(items) >= (2 if path.stem == "intro" else 5)  # the introduction is no chapter
     page = Page(quiz_html(items, path.stem))
     assert len(page.ids()) == len(set(page.ids()))
 
