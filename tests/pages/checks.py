@@ -94,9 +94,17 @@ class Visit:
 
 @contextmanager
 def visit(
-    browser: Browser, base: str, path: str, size: str = "wide", scheme: str = "light"
+    browser: Browser,
+    base: str,
+    path: str,
+    size: str = "wide",
+    scheme: str = "light",
+    formulas: bool = True,
 ) -> Iterator[Visit]:
-    """Opens a page in a context of its own and waits until it has come to rest."""
+    """Opens a page in a context of its own and waits until it has come to rest.
+
+    Most of the time goes into drawing a chapter's formulas; without them it opens at once.
+    """
     width, height = SIZES[size]
     context = browser.new_context(
         viewport={"width": width, "height": height},
@@ -104,6 +112,9 @@ def visit(
         reduced_motion="reduce",
     )
     context.set_default_timeout(30_000)
+    if not formulas:
+        nothing = {"body": "", "content_type": "text/javascript"}
+        context.route("**/tex-chtml.js*", lambda route: route.fulfill(**nothing))
     one = Visit(context.new_page(), base)
     one.listen()
     try:
@@ -182,6 +193,7 @@ def listings(one: Visit) -> list[str]:
 
 def axe(one: Visit, type: str = "tag", values: Any = WCAG, parts: str = "") -> list[str]:
     """No violation of WCAG 2.2 A and AA that axe can see, on the whole page or in parts of it."""
+    one.page.evaluate("scrollTo(0, 0)")  # the header, which stays, may else lie over a control
     one.page.evaluate(AXE)
     asked = f"async ([type, values, parts]) => {{ {ONCE} {RUN} }}"
     found = one.page.evaluate(asked, [type, values, parts])
