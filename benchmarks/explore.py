@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 HTML = Path(os.environ.get("MEMLIB_PAGES", Path(__file__).parents[1] / "_build" / "html"))
-EVENTS = 60  # of each control
+EVENTS = 30  # of each control
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WATCH = """() => { window.long = []; new PerformanceObserver(list =>
     window.long.push(...list.getEntries().map(e => e.duration))).observe({type: 'longtask'}) }"""

@@ -75,7 +75,7 @@ export class Frame {
     this.started = performance.now() - began;
     new ResizeObserver(() => this.reach()).observe(this.lab);
     const watch = new MutationObserver(() => this.redraw());
-    const attributeFilter = ["data-theme", "data-jp-theme-light", "class"];
+    const attributeFilter = ["data-theme", "data-jp-theme-light", "data-vscode-theme-kind"];
     for (const element of [document.documentElement, document.body]) {
       watch.observe(element, { attributes: true, attributeFilter });
     }
