@@ -117,11 +117,13 @@ def test_a_fault_is_found(browser: Browser, book: str, fault: str) -> None:
 
 def test_the_answers_of_its_quiz_come_out(browser: Browser, book: str) -> None:
     with opened(browser, book, "intro") as one:
-        lemon = {}
+        lemon, lime = {}, {}
         for step in range(81):
             one.put("strength β", step / 2)
-            lemon[step / 2] = one.seen["weights"][1]
+            lemon[step / 2], lime[step / 2] = one.seen["weights"][1], one.seen["weights"][4]
         assert min(strength for strength, weight in lemon.items() if weight > 0.5) == 3.5
+        assert (round(100 * lemon[3.5]), round(100 * lemon[3])) == (51, 47)
+        assert round(lime[3.5], 2) == round(lime[3], 2) == 0.33
         for name in LIKE:
             button = one.root.locator(f"button[data-name={name}]")
             while one.state["query"][LIKE.index(name)]:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from memlib import teaching
 from memlib.teaching.explore import byte_rows, explore_html, half, pack
-from memlib.teaching.explore.join import JS, constant, join
+from memlib.teaching.explore.join import JS, constant, join, styles
 
 
 def store(folder: Path, **modules: str) -> Path:
@@ -90,6 +90,12 @@ class TestJoin:
         )
         with pytest.raises(ValueError, match=r"in a circle: a\.js > b\.js > a\.js"):
             join("a.js", root=root)
+
+    def test_a_module_brings_the_style_beside_it(self, tmp_path: Path) -> None:
+        root = store(tmp_path, a="export const A = 1;\n", b='import { A } from "./a.js";\n')
+        (tmp_path / "a.css").write_text(".a\n  .b {\n  color: red;\n}\n")
+        assert styles("b.js", root=root) == ".a .b { color: red; } "
+        assert styles("a.js", root=root) == styles("b.js", root=root)
 
     def test_a_module_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"none\.js"):

@@ -28,8 +28,9 @@ def explore(name: str, fig: "Figure", alt: str, **data: Any) -> None:
         name: A module of `js/pages`, such as `ntm`; one a page.
         fig: The first picture, in the book's style.
         alt: Its finding, as a sentence.
-        **data: What the page computes with: tensors, arrays, numbers, texts, lists of them, or
-            the path of a checkpoint (`.safetensors`), which is packed in half precision.
+        **data: What the page computes with: tensors, arrays, numbers, texts, lists of them, what
+            `pack`, `half` or `byte_rows` made, or the path of a checkpoint (`.safetensors`), which
+            is packed in half precision.
 
     Raises:
         FileNotFoundError: There is no such explorable, or no such checkpoint.

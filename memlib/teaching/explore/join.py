@@ -33,7 +33,7 @@ def styles(*names: str, root: Path = JS) -> str:
     """Return the style sheets that stand beside modules and what they import, without indents."""
     sheets = ((root / name).with_suffix(".css") for name in _modules(names, root))
     text = "".join(sheet.read_text(encoding="utf-8") for sheet in sheets if sheet.exists())
-    return re.sub(r"\n\s*", "", text)
+    return re.sub(r"\s*\n\s*", " ", text)  # a space, which may part two words
 
 
 def constant(name: str) -> str:

@@ -89,7 +89,7 @@ export function take(step, memory, previous) {
  * @param {number} width M
  * @returns {Gates}
  */
-export function gatesOf({ key = null, move = 0, strength = 1000, sharpening = 1 }, width) {
+function gatesOf({ key = null, move = 0, strength = 1000, sharpening = 1 }, width) {
   if (!Number.isInteger(move)) throw new Error(`move must be an integer; got ${kind(move)}`);
   if (Math.abs(move) > 1) throw new Error(`move must be in [-1, 1]; got ${move}`);
   atLeast("strength", strength, 0);

@@ -46,7 +46,7 @@ export function unpack(packed) {
  * @param {string} text base64 of half precision
  * @returns {Float32Array}
  */
-export function halves(text) {
+function halves(text) {
   const raw = bytes(text);
   const flat = new Float32Array(raw.length / 2);
   for (let i = 0; i < flat.length; i++) flat[i] = HALF[raw[2 * i] | (raw[2 * i + 1] << 8)];

@@ -96,7 +96,7 @@ export function shelf(frame, fields, known) {
  * @param {(word: string) => void} pick
  * @returns {{element: HTMLElement, focus: (letter: string) => void}}
  */
-export function wordList(label, words, pick) {
+function wordList(label, words, pick) {
   const buttons = words.map((word, i) => button(word, () => pick(word), { tabindex: i ? -1 : 0 }));
   const focus = (/** @type {number} */ to) => {
     for (const [i, one] of buttons.entries()) put(one, { tabindex: i === to ? 0 : -1 });
@@ -145,7 +145,7 @@ export function marked(words, known) {
  * @param {string} word
  * @returns {{text: string, caret: number}}
  */
-export function inserted(input, word) {
+function inserted(input, word) {
   const { value, selectionStart, selectionEnd } = input;
   const before = value.slice(0, selectionStart ?? value.length);
   const after = value.slice(selectionEnd ?? value.length);

@@ -53,7 +53,7 @@ export const page = {
  * @param {any} state
  * @param {string} [without] a question that is left out
  */
-export function fits(memory, state, without) {
+function fits(memory, state, without) {
   return NAMES.every(
     (name) => name === without || !state[name].length || state[name].includes(memory[name]),
   );
