@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -143,6 +143,38 @@ def malformed(browser: Browser, one: Explorable) -> None:
         query = "?" + urlencode({name: word})
         with opened(browser, one.base, one.name, query=query) as again:
             assert again.state == first, (name, word)
+
+
+@contextmanager
+def exercised(
+    browser: Browser,
+    base: str,
+    name: str,
+    size: str,
+    scheme: str,
+    compare: Callable[[Explorable], None],
+) -> Iterator[Explorable]:
+    """Around what a reader does: right before it and after a reset, and its address to be sent."""
+    with opened(browser, base, name, size, scheme) as one:
+        compare(one)
+        axe(one)
+        yield one
+        axe(one)
+        restored(browser, one)
+        if size == "wide":
+            malformed(browser, one)
+        one.button("Reset").click()
+        compare(one)
+
+
+def caught(
+    browser: Browser, base: str, name: str, fault: str, compare: Callable[[Explorable], None]
+) -> None:
+    """A fault, done to the frame `e` behind the reader's back, is found by the comparison."""
+    with opened(browser, base, name) as one:
+        one.page.evaluate(f"{{ const e = {FRAME}; {fault} }}")
+        with pytest.raises(AssertionError):
+            compare(one)
 
 
 def axe(one: Explorable) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from babi import fresh, reader
-from explorables import FRAME, Explorable, axe, close, every_look, malformed, opened, restored
+from explorables import FRAME, Explorable, axe, close, every_look, exercised, opened
 from playwright.sync_api import Browser, Page
 
 TRAINED, SURE = 1e-3, 0.02
@@ -182,16 +182,8 @@ def use(one: Explorable, rng: np.random.Generator, *, by_key: bool) -> None:
 def test_it_reads_any_story(
     browser: Browser, book: str, rng: np.random.Generator, size: str, scheme: str
 ) -> None:
-    with opened(browser, book, "memn2n", size, scheme) as one:
-        compare(one)
-        axe(one)
+    with exercised(browser, book, "memn2n", size, scheme, compare) as one:
         use(one, rng, by_key=size == "wide")
-        axe(one)
-        restored(browser, one)
-        if size == "wide":
-            malformed(browser, one)
-        one.button("Reset").click()
-        compare(one)
 
 
 def test_two_kept_examples_are_answered_wrong(browser: Browser, book: str) -> None:
