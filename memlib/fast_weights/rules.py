@@ -90,9 +90,10 @@ def fast_weights(
     write = checks.one_each("write", write, values.shape, query, -torch.inf)
     if erase is not None:
         erase = checks.one_each("erase", erase, keys.shape, query, -torch.inf)
-    if decay is not None:
-        decay = _at_tokens(_each(decay, keys), mask, elsewhere=1.0)
-        checks.within("decay", decay, 0, 1)
+    if decay is not None:  # what padding holds of it is not looked at
+        limits = (-torch.inf,) if isinstance(decay, Tensor) else (0.0, 1.0)
+        decay = _each(checks.one_each("decay", decay, keys.shape, query, *limits), keys)
+        checks.within("decay", decay := _at_tokens(decay, mask, elsewhere=1.0), 0, 1)
     options: dict[str, Any] = {"write": write, "erase": erase, "decay": decay}
     reads, after = _fast_weights(query, keys, values, state, **options, mask=mask, chunk=chunk)
     tensors = {"query": query, "keys": keys, "values": values}
@@ -157,8 +158,7 @@ def _at_tokens(x: Tensor, mask: Tensor | None, elsewhere: float = 0.0) -> Tensor
 def _each(decay: float | Tensor, keys: Tensor) -> Tensor:
     """Return the decay of each token, (B, H, T, M), or (B, H, T, 1) where one number says it."""
     if not isinstance(decay, Tensor):
-        return torch.full_like(_single(keys[..., :1]), checks.number("decay", decay, 0, 1))
-    checks.one_each("decay", decay, keys.shape, keys, -torch.inf)
+        return torch.full_like(_single(keys[..., :1]), decay)
     return _single(decay).expand(*keys.shape[:-1], decay.shape[-1] if decay.ndim else 1)
 
 
