@@ -16,11 +16,13 @@ general         a channel a channel a channel
 =============== ========= ========= =========
 """
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
 from memlib import _checks as checks
-from memlib.attention.scores import HALF, _exactly, _single
+from memlib.attention.scores import HALF, _single
 from memlib.attention.verbs import _read, _write
 from memlib.fast_weights.chunks import by_chunks, in_turn
 from memlib.transformer.positions import _check_mask
@@ -96,7 +98,8 @@ def fast_weights(
     erasing = None if erase is None else _at_tokens(k * erase, mask)
     before = q.new_zeros(*q.shape[:2], q.shape[-1], v.shape[-1]) if state is None else state
     run = _by_steps if chunk == 1 or query.shape[2] < 2 else by_chunks
-    with _exactly(query):
+    exactly = nullcontext() if q.is_meta else torch.autocast(q.device.type, enabled=False)
+    with exactly:
         reads, after = run(q, k, written, erasing, decay, _single(before), chunk)
     reads, after = reads.to(query.dtype), after.to(before.dtype)
     inputs = {"query": q, "keys": k, "values": v, "state": before}
