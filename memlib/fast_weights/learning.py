@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from memlib._files import plain
-from memlib.attention.scores import _exactly, _single
+from memlib.attention.scores import _single
 from memlib.fast_weights.chunks import _between, _cut
-from memlib.fast_weights.rules import _at_tokens
+from memlib.fast_weights.rules import _at_tokens, _exactly
 
 
 @plain

@@ -16,13 +16,14 @@ general         a channel a channel a channel
 =============== ========= ========= =========
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from memlib import _checks as checks
-from memlib.attention.scores import HALF, _exactly, _single
+from memlib.attention.scores import HALF, _single
 from memlib.attention.verbs import _read, _write
 from memlib.fast_weights.chunks import by_chunks, in_turn
 from memlib.transformer.positions import _check_mask
@@ -148,6 +149,11 @@ def _by_steps(
         state = _write(state, k, add)  # a slot for each number of the key
         reads.append(_read(q, state))
     return torch.cat(reads, dim=2), state
+
+
+def _exactly(x: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which autocast, where it is on, rounds nothing to half precision."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def _at_tokens(x: Tensor, mask: Tensor | None, elsewhere: float = 0.0) -> Tensor:
