@@ -34,6 +34,10 @@ def refused() -> None:
     MemN2N(9, 4, tying="all")  # wrong
     MemN2N(9, 4)(x)  # wrong
     Decoder(9)(x, 3)  # wrong
+    Decoder(9, layer=memlib.FastWeights(64))(x).shape  # wrong
+    memlib.FastWeights(6, rule="hebb")  # wrong
+    memlib.FastWeights(6)(x, need_weights=True).shape  # wrong
+    memlib.NeuralMemory(6)(x, x)  # wrong
     Store(4, backend="tree")  # wrong
     Store(4).read(x)  # wrong
     MemorizingAttention(6, 3, positions="learned")  # wrong
