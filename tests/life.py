@@ -105,13 +105,13 @@ def _extend(it: Any, keys: Tensor, values: Tensor, query: Tensor) -> Tensor:
 def _twice(it: Any, x: Tensor) -> Tensor:
     """The second call goes on where the first ended."""
     y, state = it(x)
-    return torch.cat((y, it(x, state)[0]))
+    return torch.cat((y, it(x, state)[0]), dim=1)
 
 
 def _remembering(it: Any, tokens: Tensor) -> Tensor:
     """The second call reads what the first has left."""
     y, memory = it(tokens, it.segment_memory(len(tokens), 4))
-    return torch.cat((y, it(tokens, memory)[0]))
+    return torch.cat((y, it(tokens, memory)[0]), dim=1)
 
 
 def _attend_twice(it: Any, x: Tensor) -> Tensor:
