@@ -119,7 +119,7 @@ class FastWeights(Layer):
         self._reset_scale()
 
     def reset_parameters(self) -> None:
-        """Draw new parameters: linear layers as PyTorch does, decays as Mamba-2 does."""
+        """Draw new parameters: linear layers as PyTorch does."""
         for linear in (self.query, self.key, self.value, self.output):
             linear.reset_parameters()
         self.gates.reset_parameters()
