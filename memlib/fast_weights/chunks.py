@@ -25,7 +25,7 @@ def by_chunks(
     state: Tensor,
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
-    r"""The same, C tokens at once: what they add is a triangular system (the WY form).
+    r"""Write and read C tokens at once: what they add, U, is a triangular system (the WY form).
 
     .. math:: u_t + \sum_{s<t} A_{ts} u_s = w v_t - S_0^T (\Gamma_{t0} \odot b k_t)
 
@@ -45,7 +45,7 @@ def by_chunks(
     starts, adds, memory = [], [], state.flatten(0, 1)
     for key, add, erased, keep in in_turn(0, k.mT, v, b, kept):
         starts.append(memory)
-        # read and write as in the verbs, each in one operation; the tokens are heads of the write
+        # a read and a write, each in one operation; the tokens are the heads of the write
         adds.append(add if erased is None else torch.baddbmm(add, erased, memory, alpha=-1))  # U
         memory = memory if keep is None else keep.mT * memory
         memory = torch.baddbmm(memory, key, adds[-1])
@@ -73,12 +73,12 @@ def _between(
         gamma, since, until, kept = _joined(one.unsqueeze(-2), one, decay)
         products = [x @ right.mT * gamma.squeeze(-2) for x in lefts]
         return products, [x * since.squeeze(-2) for x in lefts], right * until, kept
-    products, left, right, kept = _joined(torch.stack(lefts, dim=-2), right, decay)
-    return [*products.unbind(-2)], [*left.unbind(-2)], right, kept
+    each, left, right, kept = _joined(torch.stack(lefts, dim=-2), right, decay)
+    return [*each.unbind(-2)], [*left.unbind(-2)], right, kept
 
 
 def _joined(left: Tensor, right: Tensor, decay: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The same with k lefts in one tensor, (..., C, k, M), products (..., C, k, C)."""
+    """`_between` with k lefts in one tensor, (..., C, k, M), and their products (..., C, k, C)."""
     (C, k), right, kept = left.shape[-3:-1], right.unsqueeze(-2), decay.unsqueeze(-2)
     products = (left * right).sum(dim=-1, keepdim=True)  # C blocks of one token, (..., C, k, 1)
     left = left * kept
@@ -94,6 +94,7 @@ def _joined(left: Tensor, right: Tensor, decay: Tensor) -> tuple[Tensor, Tensor,
 
 
 def _products(left: Tensor, right: Tensor) -> Tensor:
+    """Return all products of two blocks, (..., k n, M), (..., n, M) -> (..., k n, n)."""
     if right.shape[-2] > FEW:
         return left @ right.mT
     return (left.unsqueeze(-2) * right.unsqueeze(-3)).sum(dim=-1)
