@@ -36,10 +36,6 @@ class _New(NamedTuple):
     where: _Route | int  # they go; a number is the first of slots side by side, alike in all rows
 
 
-# which lengths, in which version and with which version of the positions, have what bounds
-UNKNOWN = 0, 0, 0, None
-
-
 class KVCache(nn.Module):
     r"""Keys and values of the tokens so far, changed in place.
 
@@ -141,14 +137,15 @@ class KVCache(nn.Module):
         self.register_buffer("keys", keys)
         self.register_buffer("values", keys.new_zeros(batch_size, heads, slots, value_width))
         where: dict[str, Any] = {"dtype": torch.long, "device": keys.device}
-        self.register_buffer("positions", torch.full((batch_size, slots), -1, **where))
-        self.register_buffer("lengths", torch.zeros(batch_size, **where))
-        self._known: tuple[int, int, int, _Bounds | None] = UNKNOWN
+        with torch.inference_mode(False):  # in which tensors would have no version
+            self.register_buffer("positions", torch.full((batch_size, slots), -1, **where))
+            self.register_buffer("lengths", torch.zeros(batch_size, **where))
+        self._known: list[Any] = [0, 0, 0, None]  # which tensors, in which versions, have bounds
         self._replayed = False  # whether a CUDA graph changes the lengths and not their version
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         nn.Module.__setstate__(self, state)
-        self._known = UNKNOWN  # of a tensor that is another one here
+        self._known = [0, 0, 0, None]  # of tensors that are others here
 
     def reset_parameters(self) -> None:
         """Forget all tokens; it is also what `torch.nn.utils.skip_init` leaves to be done."""
@@ -276,7 +273,7 @@ class KVCache(nn.Module):
         for buffer in self.buffers():
             buffer.copy_(buffer.index_select(0, rows))
         if bounds and bounds.even:
-            self._remember(bounds)
+            self._remember(self.positions, self.lengths, bounds)
 
     def extra_repr(self) -> str:
         """Return the sizes shown by ``print(module)``."""
@@ -312,9 +309,9 @@ class KVCache(nn.Module):
             return None
         where = bounds.most % slots, 0, min(bounds.most + 1, slots)
         readable = _put(held_keys, keys, *where), _put(held_values, values, *where), None
-        self.positions.narrow(1, where[0], 1).fill_(bounds.low)
-        self.lengths.add_(1)
-        self._remember(bounds.after(1))
+        positions, lengths = self.positions, self.lengths
+        positions.narrow(1, where[0], 1).fill_(bounds.low)
+        self._remember(positions, lengths.add_(1), bounds.after(1))
         return readable
 
     # What the layer calls, having checked its arguments: _new, _join, and _commit once all went
@@ -378,7 +375,7 @@ class KVCache(nn.Module):
             self.positions.copy_(where.positions)
             self.lengths.copy_(where.lengths)
         if new.mask is None and bounds:
-            self._remember(bounds.after(tokens))
+            self._remember(self.positions, self.lengths, bounds.after(tokens))
 
     def _store(self, new: _New) -> list[Tensor]:
         """Put keys and values into their slots, or, if not in place, into those of copies."""
@@ -410,24 +407,24 @@ class KVCache(nn.Module):
         It is kept beside the tensors, so that a decoding step need not wait for the device;
         their versions tell whether they were changed by anything but `_commit`.
         """
-        lengths = self.lengths
+        positions, lengths = self.positions, self.lengths
         if torch.compiler.is_compiling() or lengths.is_meta:
             return None
         if checks.captured(lengths):
             self._replayed = True
             return None
-        owner, version, of_positions, bounds = self._known
+        owner, version, of_positions, found = self._known
         known = owner == id(lengths) and not (self._replayed or lengths.is_inference())
-        if known and (version, of_positions) == (lengths._version, self.positions._version):
+        if known and version == lengths._version and of_positions == positions._version:
+            bounds: _Bounds = found
             return bounds
-        bounds = _bounded(self.positions, lengths)
-        self._remember(bounds)
+        bounds = _bounded(positions, lengths)
+        self._remember(positions, lengths, bounds)
         return bounds
 
-    def _remember(self, bounds: _Bounds) -> None:
-        lengths = self.lengths
+    def _remember(self, positions: Tensor, lengths: Tensor, bounds: _Bounds) -> None:
         if not lengths.is_inference():  # which has no version
-            self._known = id(lengths), lengths._version, self.positions._version, bounds
+            self._known[:] = id(lengths), lengths._version, positions._version, bounds
 
     def _check_room(self, tokens: int, mask: Tensor | None) -> None:
         if self.ring or not (bounds := self._bounds()) or bounds.most + tokens <= self.slots:
