@@ -17,6 +17,7 @@ from memlib.transformer.slots import (
     _best,
     _bounded,
     _Bounds,
+    _ends,
     _filled,
     _held,
     _Route,
@@ -321,8 +322,10 @@ class KVCache(nn.Module):
     def _new(self, keys: Tensor, values: Tensor, mask: Tensor | None) -> _New:
         """Find out where new tokens go."""
         tokens, even, bounds = keys.shape[2], self._even(mask), self._bounds()
-        tracked = torch.is_grad_enabled() and (keys.requires_grad or values.requires_grad)
-        in_place = not tracked and (tokens == 1 or (even < 0 and not self.ring))
+        graph = torch.is_grad_enabled()
+        in_place = not (graph and (keys.requires_grad or values.requires_grad))
+        if tokens != 1:  # a ring would overwrite what they read, a gradient wants a copy
+            in_place = even < 0 and not self.ring and not graph
         first = bounds.most % self.slots if bounds else 0
         side_by_side = even >= 0 and first + tokens <= self.slots
         where: _Route | int = first if side_by_side else self._route(tokens, mask)
@@ -374,8 +377,11 @@ class KVCache(nn.Module):
         else:
             self.positions.copy_(where.positions)
             self.lengths.copy_(where.lengths)
-        if new.mask is None and bounds:
-            self._remember(self.positions, self.lengths, bounds.after(tokens))
+        if bounds:
+            after = bounds.after(tokens)
+            if new.mask is not None and not isinstance(where, int):
+                after = _Bounds(*_ends(where.lengths, where.taken), bounds.gapless)
+            self._remember(self.positions, self.lengths, after)
 
     def _store(self, new: _New) -> list[Tensor]:
         """Put keys and values into their slots, or, if not in place, into those of copies."""
@@ -418,7 +424,7 @@ class KVCache(nn.Module):
         if known and version == lengths._version and of_positions == positions._version:
             bounds: _Bounds = found
             return bounds
-        bounds = _bounded(positions, lengths)
+        bounds = _bounded(positions, lengths, self.ring)
         self._remember(positions, lengths, bounds)
         return bounds
 
@@ -429,7 +435,7 @@ class KVCache(nn.Module):
     def _check_room(self, tokens: int, mask: Tensor | None) -> None:
         if self.ring or not (bounds := self._bounds()) or bounds.most + tokens <= self.slots:
             return
-        free = self.slots - _taken(_held(self.positions, self.lengths))
+        free = self.slots - _taken(_held(self.positions, self.lengths), self.ring)
         new = torch.full_like(free, tokens) if mask is None else mask.sum(-1)
         if checks.anywhere(new > free):
             row = int((new > free).nonzero()[0])
