@@ -28,6 +28,8 @@ def refused() -> None:
     memlib.interpolate(x, x)  # wrong
     memlib.read(x)  # wrong
     memlib.knn_lm(x, x, x, 3)  # wrong
+    memlib.fast_weights(x, x, x, 0.5)  # wrong
+    memlib.fast_weights(x, x, x, chunk=0.5)  # wrong
     KeyValueMemory(5, 4, when_full="drop")  # wrong
     memory = KeyValueMemory(5, 4)
     memory.read(x, x)  # wrong
@@ -44,6 +46,10 @@ def refused() -> None:
     Decoder(9)(x, 3)  # wrong
     forget(KVCache(1, 1, 4, 2), 2, "sinks")  # wrong
     KVCache(1, 1, 4, 2).keep(x)  # wrong
+    Decoder(9, layer=memlib.FastWeights(64))(x).shape  # wrong
+    memlib.FastWeights(6, rule="hebb")  # wrong
+    memlib.FastWeights(6)(x, need_weights=True).shape  # wrong
+    memlib.NeuralMemory(6)(x, x)  # wrong
     Store(4, backend="tree")  # wrong
     Store(4).read(x)  # wrong
     MemorizingAttention(6, 3, positions="learned")  # wrong
