@@ -1,8 +1,8 @@
 """Which tokens a cache is to keep: rules that give a score a slot, for `KVCache.keep`.
 
 Keys stay as they were written, so their rotary angles and learned positions are those of the text;
-StreamingLLM and H2O count positions in the cache instead. One choice holds for all heads of a
-layer, since a position is a row's; H2O and SnapKV choose for each head.
+StreamingLLM counts positions in the cache instead. One choice holds for all heads of a layer, since
+a position is a row's; H2O and SnapKV choose for each head.
 """
 
 import math
@@ -136,7 +136,7 @@ def accumulate(cache: KVCache, weights: Tensor, total: Tensor | None = None) -> 
         ValueError: wrong shapes, or weights of several tokens that came to a ring at once.
 
     Source:
-        Zhang et al. 2023, section 4 (arXiv 2306.14048).
+        Zhang et al. 2023 (arXiv 2306.14048).
 
     Example:
         >>> import torch
@@ -175,7 +175,7 @@ def heavy_hitters(cache: KVCache, total: Tensor, recent: int = 8) -> Tensor:
         ValueError: wrong shapes, or a negative number.
 
     Source:
-        Zhang et al. 2023, section 4 (arXiv 2306.14048).
+        Zhang et al. 2023 (arXiv 2306.14048).
 
     Example:
         >>> import torch
@@ -218,7 +218,7 @@ def looked_at(cache: KVCache, weights: Tensor, last: int = 32, pool: int = 5) ->
         ValueError: see `accumulate`, and a number out of range.
 
     Source:
-        Li et al. 2024, section 4 (arXiv 2404.14469); the defaults are those of their code.
+        Li et al. 2024 (arXiv 2404.14469); the defaults are those of their code.
 
     Example:
         >>> import torch
