@@ -17,6 +17,7 @@ EXPERIMENTS = {
     "lengths": "schemes of positions on rows longer than in training",
     "knn_lm": "a language model of bytes with a memory of text it was not trained on",
     "numbers": "how far each public function is from float64, at hostile scales",
+    "durability": "a store in a folder, whose writers are killed and whose files are damaged",
     "cache_bytes": "what the caches of published models take",
 }
 COMMANDS = {
