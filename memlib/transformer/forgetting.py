@@ -43,7 +43,7 @@ def forget(
     Raises:
         TypeError: a memory of another kind, or what the rule or `KVCache.keep` refuses.
         ValueError: details that are not one a layer, or what the rule or `KVCache.keep` refuses.
-            No cache is changed before all rules have given their scores.
+            After an error every cache is as it was.
 
     Example:
         A text of any length in 16 slots a layer, of which 4 are for the first tokens:
@@ -80,6 +80,8 @@ def forget(
         if len(detail) != len(caches):
             raise ValueError(f"details must be {len(caches)}, one a layer; got {len(detail)}")
     scores = [rule(cache, *its) for cache, *its in zip(caches, *details, strict=True)]
+    for cache, score in zip(caches, scores, strict=True):
+        cache._check_scores(score, n)
     return [cache.keep(score, n) for cache, score in zip(caches, scores, strict=True)]
 
 
