@@ -63,6 +63,8 @@ def fast_weights(
         Reads (B, H, T, V), 0 at padding, and the matrix after, (B, H, M, V), with the dtype of
         the one before.
 
+    Accuracy: float32 1e-5, bfloat16 8e-3, float16 1e-3, of the largest result, times its condition.
+
     Raises:
         TypeError: no floating-point tensor, dtypes that differ, a mask that is not bool.
         ValueError: shapes that do not fit, a decay outside [0, 1], a chunk that is no power of
@@ -87,8 +89,7 @@ def fast_weights(
     if erase is not None:
         erase = checks.one_each("erase", erase, keys.shape, query, -torch.inf)
     if decay is not None:
-        decay = _each(checks.one_each("decay", decay, keys.shape, query, -torch.inf), keys)
-        decay = _at_tokens(decay, mask, elsewhere=1.0)
+        decay = _at_tokens(_each(decay, keys), mask, elsewhere=1.0)
         checks.within("decay", decay, 0, 1)
     q, k, v = (_at_tokens(_single(x), mask) for x in (query, keys, values))
     written = _at_tokens(v * write, mask)
@@ -135,7 +136,8 @@ def _at_tokens(x: Tensor, mask: Tensor | None, elsewhere: float = 0.0) -> Tensor
 def _each(decay: float | Tensor, keys: Tensor) -> Tensor:
     """Return the decay of each token, (B, H, T, M), or (B, H, T, 1) where one number says it."""
     if not isinstance(decay, Tensor):
-        return torch.full_like(keys[..., :1], decay)
+        return torch.full_like(_single(keys[..., :1]), checks.number("decay", decay, 0, 1))
+    checks.one_each("decay", decay, keys.shape, keys, -torch.inf)
     return _single(decay).expand(*keys.shape[:-1], decay.shape[-1] if decay.ndim else 1)
 
 
