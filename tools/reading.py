@@ -20,10 +20,7 @@ WORDS, LINES, FIGURE = 150, 8, 2  # words and lines a minute, minutes a figure
 COLUMNS, LONG, ASSERTS = 72, 20, 2  # of a visible cell
 EXERCISES = "## Exercises"
 # Sections on matrix rules: a chapter of their own will take them. They have no budget until then.
-LATER = {
-    "transformer": ("### Recall against memory",),
-    "models": ("### Before it: fast weights", "## An experiment", "## Watching the memory"),
-}
+LATER = {"transformer": ("### Recall against memory",)}
 DRAWS = re.compile(
     r"\b(figure|plt|axes|axis|ax|svg|show|plots?|player|animate|explore|display|image)\b"
 )

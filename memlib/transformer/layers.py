@@ -204,10 +204,10 @@ class MemoryAttention(nn.Module):
 
         Returns:
             Outputs (B, T, D), 0 at padding, and the memory after, which is None, the same cache or
-            a new `SegmentMemory`. With `need_weights` also the weights (B, H, T, N') over the slots
-            of the memory, as far as they are filled and a window reaches, then over x; 0 at
-            padding. One that comes alone, without a gradient, already lies in its slot of the
-            cache.
+            a new `SegmentMemory`. With `need_weights` also the weights (B, H, T, N'), 0 at padding:
+            over the slots of a `KVCache` as far as they are filled, these tokens in theirs
+            (several tokens that come to a ring at once are not yet in it: they follow its slots);
+            over the slots of a `SegmentMemory`, and then over x.
 
         Accuracy: float32 2e-6, bfloat16 1e-1, float16 1e-2, of the largest result, times its
         condition.
@@ -255,7 +255,7 @@ class MemoryAttention(nn.Module):
         if isinstance(memory, KVCache):
             _check_finite(keys, values, x=x)
             after = memory._new(keys, values, mask)
-            keys, values, readable = memory._join(after, self.window)
+            keys, values, readable = memory._join(after, self.window, from_first=need_weights)
         else:
             readable = _visible(places[:, old:], places, self.window)
         if isinstance(memory, SegmentMemory):
@@ -273,7 +273,7 @@ class MemoryAttention(nn.Module):
         kind = torch.promote_types(self.key.weight.dtype, torch.float32)
         shape = self.head_width, self.base, kind
         if isinstance(memory, KVCache) and positions.numel() == 1 and (bounds := memory._bounds()):
-            return _turn_at(bounds[0], positions.device, torch.is_inference_mode_enabled(), *shape)
+            return _turn_at(bounds.low, positions.device, torch.is_inference_mode_enabled(), *shape)
         return _turns(positions, *shape)
 
     def _heads(self, linear: nn.Linear, x: Tensor, marks: Tensor | None) -> Tensor:

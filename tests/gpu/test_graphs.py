@@ -194,11 +194,11 @@ def test_a_cache_that_a_graph_has_written_to_trusts_the_device(monkeypatch):
     assert mask.sum() == 2
     with torch.autograd._unsafe_preserve_version_counter(cache.lengths):
         cache.lengths.add_(3)
-    assert cache._bounds() == (5, 5)
+    assert cache._bounds()[:2] == (5, 5)
     assert cache.extend(token, token)[0].shape[2] == 6
     with torch.autograd._unsafe_preserve_version_counter(cache.lengths):
         cache.lengths.add_(1)
-    assert cache._bounds() == (7, 7)
+    assert cache._bounds()[:2] == (7, 7)
 
 
 def capture(step):
