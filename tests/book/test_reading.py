@@ -8,7 +8,7 @@ import pytest
 import reading
 
 SHORT = ["key_value", "content", "addressable"]
-CHAPTERS = [*SHORT, "ntm", "memn2n", "transformer", "dnc", "models", "store"]
+CHAPTERS = [*SHORT, "ntm", "memn2n", "transformer", "fast_weights", "dnc", "models", "store"]
 MINUTES = dict.fromkeys(CHAPTERS, 80) | dict.fromkeys(SHORT, 60)
 WORDS, VISIBLE = 3500, 240
 
