@@ -16,6 +16,8 @@ general         a channel a channel a channel
 =============== ========= ========= =========
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -91,21 +93,40 @@ def fast_weights(
     if decay is not None:
         decay = _at_tokens(_each(decay, keys), mask, elsewhere=1.0)
         checks.within("decay", decay, 0, 1)
+    options: dict[str, Any] = {"write": write, "erase": erase, "decay": decay}
+    reads, after = _fast_weights(query, keys, values, state, **options, mask=mask, chunk=chunk)
+    tensors = {"query": query, "keys": keys, "values": values}
+    tokens = {name: _at_tokens(x, mask) for name, x in tensors.items()}
+    for result in (reads, after):
+        checks.finite(result, **tokens, state=state, **options)
+    return reads, after
+
+
+# The formulas, each in one place. They trust their arguments.
+
+
+def _fast_weights(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    state: Tensor | None,
+    *,
+    write: float | Tensor = 1.0,
+    erase: float | Tensor | None = None,
+    decay: float | Tensor | None = None,
+    mask: Tensor | None = None,
+    chunk: int = 16,
+) -> tuple[Tensor, Tensor]:
     q, k, v = (_at_tokens(_single(x), mask) for x in (query, keys, values))
     written = _at_tokens(v * write, mask)
     erasing = None if erase is None else _at_tokens(k * erase, mask)
+    if decay is not None:
+        decay = _at_tokens(_each(decay, keys), mask, elsewhere=1.0)
     before = q.new_zeros(*q.shape[:2], q.shape[-1], v.shape[-1]) if state is None else state
     run = _by_steps if chunk == 1 or query.shape[2] < 2 else by_chunks
     with _exactly(query):
         reads, after = run(q, k, written, erasing, decay, _single(before), chunk)
-    reads, after = reads.to(query.dtype), after.to(before.dtype)
-    inputs = {"query": q, "keys": k, "values": v, "state": before}
-    for result in (reads, after):
-        checks.finite(result, **inputs, write=write, erase=erase, decay=decay)
-    return reads, after
-
-
-# The formulas, each in one place. They trust their arguments: q, k, w v, b k and d at all tokens.
+    return reads.to(query.dtype), after.to(before.dtype)
 
 
 def _by_steps(
@@ -166,7 +187,4 @@ def _check(
             checks.alike(query=query, state=state)
     if mask is not None:
         _check_mask(mask, B, T, query)
-    chunk = checks.integer("chunk", chunk, 1)
-    if chunk & (chunk - 1):
-        raise ValueError(f"chunk must be a power of two; got {chunk}")
-    return chunk
+    return checks.power_of_two("chunk", chunk)

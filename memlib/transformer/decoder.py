@@ -139,7 +139,7 @@ class Decoder(nn.Module):
         like = torch.empty(0, device=device, dtype=dtype)
         checks.tensor("dtype", like)
         factory: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
-        options = {"kv_heads": kv_heads, "positions": positions, "window": window, "length": length}
+        options: dict[str, Any] = {"positions": positions, "window": window, "length": length}
         self.embedding = nn.Parameter(like.new_empty(vocab_size, width))
         self.tokens = nn.Parameter(like.new_empty(memory_tokens, width)) if memory_tokens else None
         makers = (layer,) if layer is None or callable(layer) else tuple(layer)
@@ -147,7 +147,7 @@ class Decoder(nn.Module):
             raise ValueError("layer must be what makes a layer, or several of them; got none")
         self.blocks = nn.ModuleList()
         for make in islice(cycle(makers), layers):
-            make = make or partial(MemoryAttention, **options)
+            make = make or partial(MemoryAttention, kv_heads=kv_heads, **options)
             made = make(width, heads, **factory)
             if not isinstance(made, nn.Module):
                 raise TypeError(f"layer must make a torch.nn.Module; got {type(made).__name__}")
