@@ -16,6 +16,8 @@ general         a channel a channel a channel
 =============== ========= ========= =========
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -63,6 +65,8 @@ def fast_weights(
         Reads (B, H, T, V), 0 at padding, and the matrix after, (B, H, M, V), with the dtype of
         the one before.
 
+    Accuracy: float32 1e-5, bfloat16 8e-3, float16 1e-3, of the largest result, times its condition.
+
     Raises:
         TypeError: no floating-point tensor, dtypes that differ, a mask that is not bool.
         ValueError: shapes that do not fit, a decay outside [0, 1], a chunk that is no power of
@@ -87,24 +91,42 @@ def fast_weights(
     if erase is not None:
         erase = checks.one_each("erase", erase, keys.shape, query, -torch.inf)
     if decay is not None:
-        decay = _each(checks.one_each("decay", decay, keys.shape, query, -torch.inf), keys)
-        decay = _at_tokens(decay, mask, elsewhere=1.0)
+        decay = _at_tokens(_each(decay, keys), mask, elsewhere=1.0)
         checks.within("decay", decay, 0, 1)
+    options: dict[str, Any] = {"write": write, "erase": erase, "decay": decay}
+    reads, after = _fast_weights(query, keys, values, state, **options, mask=mask, chunk=chunk)
+    tensors = {"query": query, "keys": keys, "values": values}
+    tokens = {name: _at_tokens(x, mask) for name, x in tensors.items()}
+    for result in (reads, after):
+        checks.finite(result, **tokens, state=state, **options)
+    return reads, after
+
+
+# The formulas, each in one place. They trust their arguments.
+
+
+def _fast_weights(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    state: Tensor | None,
+    *,
+    write: float | Tensor = 1.0,
+    erase: float | Tensor | None = None,
+    decay: float | Tensor | None = None,
+    mask: Tensor | None = None,
+    chunk: int = 16,
+) -> tuple[Tensor, Tensor]:
     q, k, v = (_at_tokens(_single(x), mask) for x in (query, keys, values))
     written = _at_tokens(v * write, mask)
     erasing = None if erase is None else _at_tokens(k * erase, mask)
+    if decay is not None:
+        decay = _at_tokens(_each(decay, keys), mask, elsewhere=1.0)
     before = q.new_zeros(*q.shape[:2], q.shape[-1], v.shape[-1]) if state is None else state
     run = _by_steps if chunk == 1 or query.shape[2] < 2 else by_chunks
     with _exactly(query):
         reads, after = run(q, k, written, erasing, decay, _single(before), chunk)
-    reads, after = reads.to(query.dtype), after.to(before.dtype)
-    inputs = {"query": q, "keys": k, "values": v, "state": before}
-    for result in (reads, after):
-        checks.finite(result, **inputs, write=write, erase=erase, decay=decay)
-    return reads, after
-
-
-# The formulas, each in one place. They trust their arguments: q, k, w v, b k and d at all tokens.
+    return reads.to(query.dtype), after.to(before.dtype)
 
 
 def _by_steps(
@@ -135,7 +157,8 @@ def _at_tokens(x: Tensor, mask: Tensor | None, elsewhere: float = 0.0) -> Tensor
 def _each(decay: float | Tensor, keys: Tensor) -> Tensor:
     """Return the decay of each token, (B, H, T, M), or (B, H, T, 1) where one number says it."""
     if not isinstance(decay, Tensor):
-        return torch.full_like(keys[..., :1], decay)
+        return torch.full_like(_single(keys[..., :1]), checks.number("decay", decay, 0, 1))
+    checks.one_each("decay", decay, keys.shape, keys, -torch.inf)
     return _single(decay).expand(*keys.shape[:-1], decay.shape[-1] if decay.ndim else 1)
 
 
@@ -164,7 +187,4 @@ def _check(
             checks.alike(query=query, state=state)
     if mask is not None:
         _check_mask(mask, B, T, query)
-    chunk = checks.integer("chunk", chunk, 1)
-    if chunk & (chunk - 1):
-        raise ValueError(f"chunk must be a power of two; got {chunk}")
-    return chunk
+    return checks.power_of_two("chunk", chunk)
