@@ -64,8 +64,11 @@ function placesOf(name, facts, places) {
   return own.filter((place, i) => place !== own[i - 1]);
 }
 
-/** @param {Vector} cosines @returns {number} the most alike place; -1 where nothing was read */
+/**
+ * @param {Vector} cosines of what is read, with all places
+ * @returns {number} the most alike place, of equals the one told first; -1 where nothing was read
+ */
 export function best(cosines) {
-  const most = argmax(cosines);
-  return cosines[most] ? most : -1;
+  const most = cosines[argmax(cosines)];
+  return most ? Array.from(cosines).findIndex((one) => one > most - 1e-9) : -1;
 }
