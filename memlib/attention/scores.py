@@ -5,8 +5,6 @@ float32, distances in float64, and vectors whose squares would vanish or overflo
 power of two, which loses no digit.
 """
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -133,11 +131,6 @@ def _power_of_two(x: Tensor) -> Tensor:
     integer, exponent = EXPONENT[x.dtype]
     bits = largest.clamp_min(torch.finfo(x.dtype).tiny).view(integer)
     return bits.bitwise_and(exponent).view(x.dtype)
-
-
-def _exactly(x: Tensor) -> AbstractContextManager[object]:
-    """Return a context in which autocast, where it is on, rounds nothing to half precision."""
-    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def _single(x: Tensor) -> Tensor:

@@ -16,13 +16,14 @@ general         a channel a channel a channel
 =============== ========= ========= =========
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from memlib import _checks as checks
-from memlib.attention.scores import HALF, _exactly, _single
+from memlib.attention.scores import HALF, _single
 from memlib.attention.verbs import _read, _write
 from memlib.fast_weights.chunks import by_chunks, in_turn
 from memlib.transformer.positions import _check_mask
@@ -90,9 +91,10 @@ def fast_weights(
     write = checks.one_each("write", write, values.shape, query, -torch.inf)
     if erase is not None:
         erase = checks.one_each("erase", erase, keys.shape, query, -torch.inf)
-    if decay is not None:
-        decay = _at_tokens(_each(decay, keys), mask, elsewhere=1.0)
-        checks.within("decay", decay, 0, 1)
+    if decay is not None:  # what padding holds of it is not looked at
+        limits = (-torch.inf,) if isinstance(decay, Tensor) else (0.0, 1.0)
+        decay = _each(checks.one_each("decay", decay, keys.shape, query, *limits), keys)
+        checks.within("decay", decay := _at_tokens(decay, mask, elsewhere=1.0), 0, 1)
     options: dict[str, Any] = {"write": write, "erase": erase, "decay": decay}
     reads, after = _fast_weights(query, keys, values, state, **options, mask=mask, chunk=chunk)
     tensors = {"query": query, "keys": keys, "values": values}
@@ -149,6 +151,11 @@ def _by_steps(
     return torch.cat(reads, dim=2), state
 
 
+def _exactly(x: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which autocast, where it is on, rounds nothing to half precision."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+
+
 def _at_tokens(x: Tensor, mask: Tensor | None, elsewhere: float = 0.0) -> Tensor:
     """Replace what padding holds, (B, H, T, M), whatever it is."""
     return x if mask is None else x.masked_fill(~mask[:, None, :, None], elsewhere)
@@ -157,8 +164,7 @@ def _at_tokens(x: Tensor, mask: Tensor | None, elsewhere: float = 0.0) -> Tensor
 def _each(decay: float | Tensor, keys: Tensor) -> Tensor:
     """Return the decay of each token, (B, H, T, M), or (B, H, T, 1) where one number says it."""
     if not isinstance(decay, Tensor):
-        return torch.full_like(_single(keys[..., :1]), checks.number("decay", decay, 0, 1))
-    checks.one_each("decay", decay, keys.shape, keys, -torch.inf)
+        return torch.full_like(_single(keys[..., :1]), decay)
     return _single(decay).expand(*keys.shape[:-1], decay.shape[-1] if decay.ndim else 1)
 
 

@@ -6,13 +6,14 @@ these are looked into again. It is the same on every device.
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from memlib.attention.scores import _exactly, _power_of_two, _scores, _single
+from memlib.attention.scores import _power_of_two, _scores, _single
 
 GROUP = 64  # neighbouring slots of which one score is kept
 QUERIES = 64  # that look through a large memory together
@@ -36,7 +37,8 @@ def nearest(
     large = slots > LARGE * GROUP * most
     step = QUERIES if large else _fitting(len(keys) * slots, keys.device)
     search = _nearest_in_large if large else _nearest
-    with torch.no_grad(), _exactly(keys):
+    exactly = nullcontext() if keys.is_meta else torch.autocast(keys.device.type, enabled=False)
+    with torch.no_grad(), exactly:
         if measure in PRODUCTS:
             query = _lowered(query)
         found = [search(part, keys, most, measure, mask) for part in query.split(step, dim=1)]

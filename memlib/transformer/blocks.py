@@ -43,6 +43,17 @@ class Layer(nn.Module):
         """Return the memory after a step, changed in place where it is of that kind."""
         return after
 
+    def _check(
+        self, x: Tensor, memory: Any, lengths: Tensor | None, mask: Tensor | None
+    ) -> Tensor | None:
+        """Refuse what does not fit; return which inputs are tokens, (B, T), None if all are."""
+        checks.tensor("x", x)
+        checks.shape("x", x, "(B, T, D)", D=self.width)
+        checks.alike(**{"the parameters": next(self.parameters()), "x": x})
+        mask = _are_tokens(lengths, mask, x.shape[0], x.shape[1], x)
+        self._check_memory(memory, x, mask)
+        return mask
+
     def _run(
         self,
         x: Tensor,
@@ -61,11 +72,7 @@ class Layer(nn.Module):
             y, after, weights = self._step(x, memory.memory, mask, need_weights)
             memory = memory._replace(after=after)
         else:
-            checks.tensor("x", x)
-            checks.shape("x", x, "(B, T, D)", D=self.width)
-            checks.alike(**{"the parameters": next(self.parameters()), "x": x})
-            mask = _are_tokens(lengths, mask, x.shape[0], x.shape[1], x)
-            self._check_memory(memory, x, mask)
+            mask = self._check(x, memory, lengths, mask)
             y, after, weights = self._step(x, memory, mask, need_weights)
             checks.finite(y, x=x, **numbers)
             memory = self._settle(memory, after)

@@ -127,7 +127,9 @@ def matrices() -> None:
     x = torch.ones(2, 1, 3, 4)
     reads, state = memlib.fast_weights(x, x, x, erase=0.5, decay=x / 2)
     assert_type(reads, Tensor)
-    more = memlib.fast_weights(x, x, x, state, write=strength, mask=counts.bool()[:, None], chunk=1)
+    more = memlib.fast_weights(
+        x, x, x, state, write=strength, mask=counts.bool()[:, None].expand(2, 3)
+    )
     assert_type(more, Pair)
 
 
