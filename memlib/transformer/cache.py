@@ -253,17 +253,8 @@ class KVCache(nn.Module):
             ValueError: a wrong shape or device, NaN, or a negative n. After an error the cache is
                 as it was.
         """
-        checks.untraced()
-        checks.tensor("scores", scores)
-        batch, slots = self.positions.shape
-        checks.shape("scores", scores, "(B, N)", B=batch, N=slots)
-        checks.together(**{"the cache": self.keys, "scores": scores})
-        n = checks.integer("n", n, 0)
-        held = _held(self.positions, self.lengths)
-        if checks.anywhere(wrong := scores.isnan() & (held >= 0)):
-            raise ValueError(
-                f"scores must be numbers; got NaN at {tuple(wrong.nonzero()[0].tolist())}"
-            )
+        n, held = self._check_scores(scores, n), _held(self.positions, self.lengths)
+        batch, slots = held.shape
         if n >= slots:
             return torch.arange(slots, device=scores.device).expand(batch, -1)
         stay = _best(scores, held, n)
@@ -349,9 +340,9 @@ class KVCache(nn.Module):
         that is slot 0 if there is no window, or `from_first`.
         """
         keys, values, mask, in_place, even, where = new
-        tokens, rows = keys.shape[2], slice(1 if even >= 0 else None)
-        window = self.slots if self.ring and window is None else window
+        tokens, window = keys.shape[2], self.slots if self.ring and window is None else window
         least, most, gapless = (self._bounds() or _Bounds(0, 0, 0, self.slots, False))[2:]
+        rows = slice(1 if even >= 0 and gapless else None)  # one may stand for all
         laid = in_place or (even < 0 and not self.ring)  # new ones are in their slots
         stop = min(most + laid * tokens, self.slots)
         # the slots with tokens that the window of any row reaches
@@ -449,6 +440,19 @@ class KVCache(nn.Module):
                 f"new tokens must fit in the free slots, {int(free[row])} of {self.slots} in row "
                 f"{row}; got {int(new[row])}"
             )
+
+    def _check_scores(self, scores: Tensor, n: int) -> int:
+        checks.untraced()
+        checks.tensor("scores", scores)
+        batch, slots = self.positions.shape
+        checks.shape("scores", scores, "(B, N)", B=batch, N=slots)
+        checks.together(**{"the cache": self.keys, "scores": scores})
+        wrong = scores.isnan() & (_held(self.positions, self.lengths) >= 0)
+        if checks.anywhere(wrong):
+            raise ValueError(
+                f"scores must be numbers; got NaN at {tuple(wrong.nonzero()[0].tolist())}"
+            )
+        return checks.integer("n", n, 0)
 
     def _even(self, mask: Tensor | None) -> int:
         """Return the length of all rows if it is one, and all get as many tokens; else -1."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from memlib import _checks as checks
 from memlib.transformer.positions import _tokens_first
 
 
@@ -103,8 +104,24 @@ def _best(scores: Tensor, held: Tensor, n: int) -> Tensor:
     return age.gather(1, best.sort(dim=1).values)
 
 
+def _newest(positions: Tensor, lengths: Tensor, count: int) -> Tensor:
+    """Return which slots have one of the last tokens that a row has seen, (B, N)."""
+    return positions >= (lengths - count).unsqueeze(-1)
+
+
 def _filled(lengths: Tensor, slots: int) -> Tensor:
     """Return the positions of rows that have forgotten nothing: (B,) -> (B, N)."""
     last = lengths.unsqueeze(-1) - 1
     slot = torch.arange(slots, device=lengths.device)
     return (last - (last - slot) % slots).clamp(min=-1)
+
+
+def _check_by_slot(weights: Tensor, positions: Tensor, ring: bool) -> None:
+    """Refuse weights whose columns are not slots."""
+    batch, slots = positions.shape
+    checks.tensor("weights", weights)
+    checks.shape("weights", weights, "(B, H, T, N)", B=batch)
+    checks.together(**{"the cache": positions, "weights": weights})
+    tokens, columns = weights.shape[2:]
+    if columns > slots or (ring and 1 < tokens < columns):
+        raise ValueError(f"weights must have a column a slot, at most {slots}; got {columns}")
