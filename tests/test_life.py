@@ -27,7 +27,14 @@ import memlib
 from memlib.store import Store
 from memlib.tasks import BabiError
 
-PUBLIC = ("memlib", "memlib.store", "memlib.tasks", "memlib.transformer", "memlib.dnc")
+PUBLIC = (
+    "memlib",
+    "memlib.store",
+    "memlib.tasks",
+    "memlib.transformer",
+    "memlib.fast_weights",
+    "memlib.dnc",
+)
 
 
 def test_every_public_class_has_a_row() -> None:

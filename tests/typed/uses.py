@@ -18,6 +18,7 @@ from memlib import (
     Decoder,
     DNCCell,
     DNCState,
+    FastWeights,
     FeedForward,
     Gates,
     Head,
@@ -29,6 +30,8 @@ from memlib import (
     MemN2N,
     MemorizingAttention,
     MemoryAttention,
+    NeuralMemory,
+    NeuralState,
     NTMCell,
     NTMState,
     Recollection,
@@ -172,6 +175,27 @@ def transformer(wanted: bool = True) -> None:
     assert_type(looked_at(cache, torch.ones(2, 1, 1, 2), last=1, pool=3), Tensor)
     assert_type(Decoder(9, 8, memory_tokens=2).memory_tokens(2), Tensor)
     assert_type(FeedForward(6, 5)(inputs), Tensor)
+
+
+def fast_weights(wanted: bool = True) -> None:
+    layer = FastWeights(6, 3, rule="delta")
+    assert_type(layer(inputs), Pair)
+    assert_type(layer(inputs, layer.initial_state(2), lengths=counts), Pair)
+    assert_type(layer(inputs, need_weights=True), tuple[Tensor, Tensor, Tensor])
+    assert_type(layer.forward(inputs, need_weights=wanted), Pair | tuple[Tensor, Tensor, Tensor])
+    learned = NeuralMemory(6, 3, hidden=0)
+    state = learned.initial_state(2)
+    assert_type(state, NeuralState)
+    assert_type(state.detach(), NeuralState)
+    assert_type(learned(inputs, state), tuple[Tensor, NeuralState])
+    assert_type(learned(inputs, need_weights=True), tuple[Tensor, NeuralState, Tensor])
+    assert_type(
+        learned.forward(inputs, need_weights=wanted),
+        tuple[Tensor, NeuralState] | tuple[Tensor, NeuralState, Tensor],
+    )
+    assert_type(learned.loss(inputs, state), Tensor)
+    model = Decoder(9, 8, layer=(FastWeights, None))
+    assert_type(model(tokens)[0], Tensor)
 
 
 def stores(wanted: bool = True) -> None:
