@@ -83,6 +83,7 @@ TERMS = {
     "RAG": Term("models:rag", r"rag"),
     "RETRO": Term("models:retro", r"retro"),
     "memory layer": Term("models:memlayers", r"memory layers?"),
+    "test-time training": Term("models:titans", r"test-time training"),
     "conditional memory": Term("models:engram", r"conditional memor\w+"),
     "index": Term("store:idea", r"index(es)?"),
     "IVF": Term("store:equations", r"ivf"),
