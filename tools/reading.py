@@ -21,7 +21,6 @@ COLUMNS, LONG, ASSERTS = 72, 20, 2  # of a visible cell
 EXERCISES = "## Exercises"
 # Sections on matrix rules: a chapter of their own will take them. They have no budget until then.
 LATER = {
-    "transformer": ("### Recall against memory",),
     "models": ("### Before it: fast weights", "## An experiment", "## Watching the memory"),
 }
 DRAWS = re.compile(

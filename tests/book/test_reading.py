@@ -55,9 +55,9 @@ def test_what_counts() -> None:
 
 
 def test_sections_that_wait_end_with_their_heading() -> None:
-    waits = reading.LATER["transformer"][0]
-    cells = [cell("## An experiment"), cell(waits), cell("x = 1"), cell("### Another")]
-    assert reading.parts(cells, "transformer")[0] == [cells[0], cells[3]]
+    waits = reading.LATER["models"][0]
+    cells = [cell("## Another"), cell(waits), cell("x = 1"), cell("### The next")]
+    assert reading.parts(cells, "models")[0] == [cells[0], cells[3]]
     assert reading.parts(cells, "ntm")[0] == cells
     for name, headings in reading.LATER.items():
         text = "".join(reading.source(c) + "\n" for c in reading.load(name))
