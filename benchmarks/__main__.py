@@ -6,7 +6,7 @@ from pathlib import Path
 
 from experiments import records
 
-NAMES = ("attend", "import_time", "ntm", "memn2n", "dnc", "store", "decode")
+NAMES = ("attend", "import_time", "ntm", "memn2n", "dnc", "store", "decode", "forget")
 KNOWN = (*NAMES, "gpu", "before", "explore")  # the last three only where they are asked for
 
 if __name__ == "__main__":

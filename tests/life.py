@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import memlib
 from memlib import tasks
 from memlib.store.indexes import BACKENDS
+from memlib.transformer import forget, sinks
 
 CONTROLLERS = {"LSTM": nn.LSTMCell, "GRU": nn.GRUCell, "RNN": nn.RNNCell, "feed-forward": nn.Linear}
 SIZES = (3, 2, 5, 4)  # of a machine: inputs, outputs, slots, width
@@ -99,6 +100,15 @@ def _extend(it: Any, keys: Tensor, values: Tensor, query: Tensor) -> Tensor:
     read = memlib.attend(query, keys, values, mask=mask)
     it.crop(0)
     return read
+
+
+def _forget(it: Any, keys: Tensor, values: Tensor, query: Tensor) -> Tensor:
+    it.extend(keys, values)
+    slots = forget(it, 2, sinks)
+    keys, values, mask = it.extend(keys[:, :, :1], values[:, :, :1])
+    read = memlib.attend(query, keys, values, mask=mask)
+    it.crop(0)
+    return torch.cat((read.flatten(), slots[0].flatten()))
 
 
 def _attend_twice(it: Any, x: Tensor) -> Tensor:
@@ -190,6 +200,13 @@ MODULES = {
     ),
     "KVCache": Row(
         memlib.KVCache, (2, 1, 8, 4), inputs=_draws(*[(2, 1, 3, 4)] * 3), call=_extend,
+        refused={
+            "ddp": (BARE, IDLE),
+            "vmap": ("vmap: inplace arithmetic", "`torch.func.vmap` refuses that"),
+        },
+    ),
+    "KVCache that forgets": Row(
+        memlib.KVCache, (2, 1, 8, 4), inputs=_draws(*[(2, 1, 3, 4)] * 3), call=_forget,
         refused={
             "ddp": (BARE, IDLE),
             "vmap": ("vmap: inplace arithmetic", "`torch.func.vmap` refuses that"),

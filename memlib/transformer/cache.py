@@ -17,6 +17,7 @@ from memlib.transformer.slots import (
     _best,
     _bounded,
     _Bounds,
+    _ends,
     _filled,
     _held,
     _Route,
@@ -34,10 +35,6 @@ class _New(NamedTuple):
     in_place: bool  # first stored, then read: without a gradient, and nothing is overwritten
     even: int  # the length of all rows, if it is one and all get T tokens; else -1
     where: _Route | int  # they go; a number is the first of slots side by side, alike in all rows
-
-
-# which lengths, in which version and with which version of the positions, have what bounds
-UNKNOWN = 0, 0, 0, None
 
 
 class KVCache(nn.Module):
@@ -141,14 +138,15 @@ class KVCache(nn.Module):
         self.register_buffer("keys", keys)
         self.register_buffer("values", keys.new_zeros(batch_size, heads, slots, value_width))
         where: dict[str, Any] = {"dtype": torch.long, "device": keys.device}
-        self.register_buffer("positions", torch.full((batch_size, slots), -1, **where))
-        self.register_buffer("lengths", torch.zeros(batch_size, **where))
-        self._known: tuple[int, int, int, _Bounds | None] = UNKNOWN
+        with torch.inference_mode(False):  # in which tensors would have no version
+            self.register_buffer("positions", torch.full((batch_size, slots), -1, **where))
+            self.register_buffer("lengths", torch.zeros(batch_size, **where))
+        self._known: list[Any] = [0, 0, 0, None]  # which tensors, in which versions, have bounds
         self._replayed = False  # whether a CUDA graph changes the lengths and not their version
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         nn.Module.__setstate__(self, state)
-        self._known = UNKNOWN  # of a tensor that is another one here
+        self._known = [0, 0, 0, None]  # of tensors that are others here
 
     def reset_parameters(self) -> None:
         """Forget all tokens; it is also what `torch.nn.utils.skip_init` leaves to be done."""
@@ -276,7 +274,7 @@ class KVCache(nn.Module):
         for buffer in self.buffers():
             buffer.copy_(buffer.index_select(0, rows))
         if bounds and bounds.even:
-            self._remember(bounds)
+            self._remember(self.positions, self.lengths, bounds)
 
     def extra_repr(self) -> str:
         """Return the sizes shown by ``print(module)``."""
@@ -312,9 +310,9 @@ class KVCache(nn.Module):
             return None
         where = bounds.most % slots, 0, min(bounds.most + 1, slots)
         readable = _put(held_keys, keys, *where), _put(held_values, values, *where), None
-        self.positions.narrow(1, where[0], 1).fill_(bounds.low)
-        self.lengths.add_(1)
-        self._remember(bounds.after(1))
+        positions, lengths = self.positions, self.lengths
+        positions.narrow(1, where[0], 1).fill_(bounds.low)
+        self._remember(positions, lengths.add_(1), bounds.after(1))
         return readable
 
     # What the layer calls, having checked its arguments: _new, _join, and _commit once all went
@@ -324,8 +322,10 @@ class KVCache(nn.Module):
     def _new(self, keys: Tensor, values: Tensor, mask: Tensor | None) -> _New:
         """Find out where new tokens go."""
         tokens, even, bounds = keys.shape[2], self._even(mask), self._bounds()
-        tracked = torch.is_grad_enabled() and (keys.requires_grad or values.requires_grad)
-        in_place = not tracked and (tokens == 1 or (even < 0 and not self.ring))
+        graph = torch.is_grad_enabled()
+        in_place = not (graph and (keys.requires_grad or values.requires_grad))
+        if tokens != 1:  # a ring would overwrite what they read, a gradient wants a copy
+            in_place = even < 0 and not self.ring and not graph
         first = bounds.most % self.slots if bounds else 0
         side_by_side = even >= 0 and first + tokens <= self.slots
         where: _Route | int = first if side_by_side else self._route(tokens, mask)
@@ -377,8 +377,11 @@ class KVCache(nn.Module):
         else:
             self.positions.copy_(where.positions)
             self.lengths.copy_(where.lengths)
-        if new.mask is None and bounds:
-            self._remember(bounds.after(tokens))
+        if bounds:
+            after = bounds.after(tokens)
+            if new.mask is not None and not isinstance(where, int):
+                after = _Bounds(*_ends(where.lengths, where.taken), bounds.gapless)
+            self._remember(self.positions, self.lengths, after)
 
     def _store(self, new: _New) -> list[Tensor]:
         """Put keys and values into their slots, or, if not in place, into those of copies."""
@@ -410,29 +413,29 @@ class KVCache(nn.Module):
         It is kept beside the tensors, so that a decoding step need not wait for the device;
         their versions tell whether they were changed by anything but `_commit`.
         """
-        lengths = self.lengths
+        positions, lengths = self.positions, self.lengths
         if torch.compiler.is_compiling() or lengths.is_meta:
             return None
         if checks.captured(lengths):
             self._replayed = True
             return None
-        owner, version, of_positions, bounds = self._known
+        owner, version, of_positions, found = self._known
         known = owner == id(lengths) and not (self._replayed or lengths.is_inference())
-        if known and (version, of_positions) == (lengths._version, self.positions._version):
+        if known and version == lengths._version and of_positions == positions._version:
+            bounds: _Bounds = found
             return bounds
-        bounds = _bounded(self.positions, lengths)
-        self._remember(bounds)
+        bounds = _bounded(positions, lengths, self.ring)
+        self._remember(positions, lengths, bounds)
         return bounds
 
-    def _remember(self, bounds: _Bounds) -> None:
-        lengths = self.lengths
+    def _remember(self, positions: Tensor, lengths: Tensor, bounds: _Bounds) -> None:
         if not lengths.is_inference():  # which has no version
-            self._known = id(lengths), lengths._version, self.positions._version, bounds
+            self._known[:] = id(lengths), lengths._version, positions._version, bounds
 
     def _check_room(self, tokens: int, mask: Tensor | None) -> None:
         if self.ring or not (bounds := self._bounds()) or bounds.most + tokens <= self.slots:
             return
-        free = self.slots - _taken(_held(self.positions, self.lengths))
+        free = self.slots - _taken(_held(self.positions, self.lengths), self.ring)
         new = torch.full_like(free, tokens) if mask is None else mask.sum(-1)
         if checks.anywhere(new > free):
             row = int((new > free).nonzero()[0])

@@ -1,9 +1,6 @@
 """Which tokens a cache is to keep: rules that give a score a slot, for `KVCache.keep`.
 
-A rule is a function of the cache, and of where its layer looked if that is what it goes by. What it
-gathers over time is handed in and out, and moves with the slots.
-
-Keys and values stay as they are, so rotary angles and learned positions are those of the text;
+Keys stay as they were written, so their rotary angles and learned positions are those of the text;
 StreamingLLM and H2O count positions in the cache instead. One choice holds for all heads of a
 layer, since a position is a row's; H2O and SnapKV choose for each head.
 """
@@ -18,6 +15,7 @@ from torch import Tensor
 from memlib import _checks as checks
 from memlib.attention.distance import wide
 from memlib.transformer.cache import KVCache
+from memlib.transformer.slots import _check_by_slot, _newest
 
 
 def forget(
@@ -26,15 +24,12 @@ def forget(
     rule: Callable[..., Tensor],
     *details: Sequence[Any],
 ) -> list[Tensor]:
-    """Keep the n tokens of each row that the rule scores highest, in every layer.
-
-    It is ``cache.keep(rule(cache, *its), n)`` for each cache and what is given for its layer.
+    """Do ``cache.keep(rule(cache, *details), n)`` in every layer.
 
     Args:
         memory: the caches of a `Decoder`, one a layer; or a single one.
         n: how many tokens stay in a row.
-        rule: returns scores (B, N) of a cache: `window`, `sinks`, `heavy_hitters`, `looked_at`, or
-            your own.
+        rule: returns scores (B, N): `window`, `sinks`, `heavy_hitters`, `looked_at`, or your own.
         details: what the rule wants to know besides, each with an item a layer.
 
     Returns:
@@ -46,36 +41,20 @@ def forget(
             After an error every cache is as it was.
 
     Example:
-        A text of any length in 16 slots a layer, of which 4 are for the first tokens:
-
         >>> import torch
-        >>> from memlib import Decoder
-        >>> from memlib.transformer import forget, sinks
+        >>> from memlib.transformer import Decoder, forget, sinks
         >>> model = Decoder(vocab_size=50, width=16, layers=2, heads=2)
         >>> text, cache = torch.randint(50, (1, 96)), model.cache(batch_size=1, slots=16)
-        >>> with torch.no_grad():
+        >>> with torch.no_grad():  # a text of any length, 4 slots for its first tokens
         ...     for new in text.split(4, dim=1):
         ...         slots = forget(cache, 12, sinks)  # room for 4 more
         ...         logits, cache = model(new, cache)
         >>> cache[0].lengths, cache[0].positions[0].tolist()
         (tensor([96]), [0, 1, 2, 3, 84, 85, 86, 87, 88, 89, 90, 91, 92, 93, 94, 95])
-
-        The same with the tokens that were looked at most:
-
-        >>> from memlib.transformer import accumulate, heavy_hitters
-        >>> cache, totals = model.cache(batch_size=1, slots=16), [None, None]
-        >>> with torch.no_grad():
-        ...     for new in text.split(4, dim=1):
-        ...         logits, cache, weights = model(new, cache, need_weights=True)
-        ...         totals = [accumulate(*layer) for layer in zip(cache, weights, totals)]
-        ...         slots = forget(cache, 12, heavy_hitters, totals)
-        ...         totals = [total.gather(1, stay) for total, stay in zip(totals, slots)]
-        >>> cache[0].positions[0, 4:12].tolist()  # the newest always stay
-        [88, 89, 90, 91, 92, 93, 94, 95]
     """
     caches = [memory] if isinstance(memory, KVCache) else list(memory)
     for cache in caches:
-        _check_cache(cache)
+        _sizes(cache)
     for detail in details:
         if len(detail) != len(caches):
             raise ValueError(f"details must be {len(caches)}, one a layer; got {len(detail)}")
@@ -86,7 +65,7 @@ def forget(
 
 
 def window(cache: KVCache) -> Tensor:
-    """Score the newest tokens highest: a slot's score is its position.
+    """Score the newest tokens highest: the score of a slot is its position.
 
     Args:
         cache: with slots N.
@@ -102,16 +81,13 @@ def window(cache: KVCache) -> Tensor:
 
     Example:
         >>> import torch
-        >>> from memlib import KVCache
-        >>> from memlib.transformer import window
+        >>> from memlib.transformer import KVCache, window
         >>> cache = KVCache(batch_size=1, heads=1, slots=6, width=2)
         >>> _ = cache.extend(*torch.randn(2, 1, 1, 5, 2))
         >>> cache.keep(window(cache), 3)
         tensor([[2, 3, 4]])
-        >>> cache.positions
-        tensor([[ 2,  3,  4, -1, -1, -1]])
     """
-    _check_cache(cache)
+    _sizes(cache)
     return wide(cache.positions)
 
 
@@ -134,13 +110,11 @@ def sinks(cache: KVCache, first: int = 4) -> Tensor:
 
     Example:
         >>> import torch
-        >>> from memlib import KVCache
-        >>> from memlib.transformer import sinks
+        >>> from memlib.transformer import KVCache, sinks
         >>> cache = KVCache(batch_size=1, heads=1, slots=6, width=2)
         >>> _ = cache.extend(*torch.randn(2, 1, 1, 5, 2))
-        >>> slots = cache.keep(sinks(cache, first=1), 3)
-        >>> cache.positions
-        tensor([[ 0,  3,  4, -1, -1, -1]])
+        >>> cache.keep(sinks(cache, first=1), 3)
+        tensor([[0, 3, 4]])
     """
     first = checks.integer("first", first, 0)
     return window(cache).masked_fill(cache.positions < first, math.inf)
@@ -151,30 +125,29 @@ def accumulate(cache: KVCache, weights: Tensor, total: Tensor | None = None) -> 
 
     Args:
         cache: with slots N, after the call that gave the weights.
-        weights: (B, H, T, N') of a layer, with a column a slot.
-        total: (B, N''), what it returned before, moved along when slots moved; None for nothing.
+        weights: (B, H, T, N') of a layer, a column a slot.
+        total: (B, N'') from before, moved along when slots moved; None for nothing.
 
     Returns:
         Totals (B, N).
 
     Raises:
         TypeError: another kind of memory, or wrong dtypes.
-        ValueError: wrong shapes; weights that don't go by slots, which several tokens that come to
-            a ring at once give.
+        ValueError: wrong shapes, or weights of several tokens that came to a ring at once.
 
     Source:
         Zhang et al. 2023, section 4 (arXiv 2306.14048).
 
     Example:
         >>> import torch
-        >>> from memlib import KVCache
-        >>> from memlib.transformer import accumulate
+        >>> from memlib.transformer import KVCache, accumulate
         >>> cache, weights = KVCache(1, 1, slots=4, width=2), torch.eye(2).tril().expand(1, 3, 2, 2)
         >>> total = accumulate(cache, weights)
         >>> accumulate(cache, weights, total[:, :2])  # two slots stayed
         tensor([[6., 6., 0., 0.]])
     """
-    batch, slots = _check_weights(cache, weights)
+    batch, slots = _sizes(cache)
+    _check_by_slot(weights, cache.positions, cache.ring)
     new = F.pad(weights.detach().sum((1, 2)), (0, slots - weights.shape[-1]))
     if total is None:
         return new
@@ -187,7 +160,7 @@ def accumulate(cache: KVCache, weights: Tensor, total: Tensor | None = None) -> 
 
 
 def heavy_hitters(cache: KVCache, total: Tensor, recent: int = 8) -> Tensor:
-    """Score tokens by how much they have been looked at so far; the newest stay in any case.
+    """Score tokens by how much they were looked at so far; the newest stay in any case.
 
     Args:
         cache: with slots N.
@@ -199,39 +172,41 @@ def heavy_hitters(cache: KVCache, total: Tensor, recent: int = 8) -> Tensor:
 
     Raises:
         TypeError: another kind of memory, wrong dtypes, or `recent` is no integer.
-        ValueError: wrong shapes, or a negative `recent`.
+        ValueError: wrong shapes, or a negative number.
 
     Source:
         Zhang et al. 2023, section 4 (arXiv 2306.14048).
 
     Example:
         >>> import torch
-        >>> from memlib import KVCache
-        >>> from memlib.transformer import heavy_hitters
-        >>> cache = KVCache(batch_size=1, heads=1, slots=6, width=2)
-        >>> _ = cache.extend(*torch.randn(2, 1, 1, 5, 2))
-        >>> total = torch.tensor([[0.5, 2.0, 1.0, 1.2, 0.3, 0.0]])
-        >>> slots = cache.keep(heavy_hitters(cache, total, recent=1), 3)
-        >>> cache.positions
-        tensor([[ 1,  3,  4, -1, -1, -1]])
+        >>> from memlib.transformer import Decoder, accumulate, forget, heavy_hitters
+        >>> model, totals = Decoder(vocab_size=50, width=16), [None, None]
+        >>> text, cache = torch.randint(50, (1, 96)), model.cache(batch_size=1, slots=16)
+        >>> with torch.no_grad():
+        ...     for new in text.split(4, dim=1):
+        ...         logits, cache, weights = model(new, cache, need_weights=True)
+        ...         totals = [accumulate(*layer) for layer in zip(cache, weights, totals)]
+        ...         slots = forget(cache, 12, heavy_hitters, totals)
+        ...         totals = [total.gather(1, stay) for total, stay in zip(totals, slots)]
+        >>> cache[0].positions[0, 4:12].tolist()  # the newest always stay
+        [88, 89, 90, 91, 92, 93, 94, 95]
     """
-    _check_cache(cache)
-    batch, slots = cache.positions.shape
+    batch, slots = _sizes(cache)
     checks.tensor("total", total)
     checks.shape("total", total, "(B, N)", B=batch, N=slots)
-    recent = checks.integer("recent", recent, 0)
-    return total.masked_fill(_newest(cache, recent), math.inf)
+    newest = _newest(cache.positions, cache.lengths, checks.integer("recent", recent, 0))
+    return total.masked_fill(newest, math.inf)
 
 
 def looked_at(cache: KVCache, weights: Tensor, last: int = 32, pool: int = 5) -> Tensor:
     """Score tokens by how much the last ones looked at them and their neighbors.
 
-    Weights are added over the heads and over the last queries of each row, and averaged over
-    `pool` slots side by side. The last tokens themselves stay in any case.
+    Weights are added over heads and over the last queries of each row, and averaged over `pool`
+    slots side by side. The last tokens themselves stay in any case.
 
     Args:
         cache: with slots N, after the call that gave the weights.
-        weights: (B, H, T, N') of a layer, with a column a slot.
+        weights: (B, H, T, N') as in `accumulate`.
         last: how many of the queries count, the last of each row.
         pool: how many slots a mean is over, an odd number; 1 for none.
 
@@ -240,54 +215,35 @@ def looked_at(cache: KVCache, weights: Tensor, last: int = 32, pool: int = 5) ->
 
     Raises:
         TypeError: another kind of memory, wrong dtypes, or a number that is no integer.
-        ValueError: wrong shapes; weights that don't go by slots, which several tokens that come to
-            a ring at once give; numbers below 1, or an even `pool`.
+        ValueError: see `accumulate`, and a number out of range.
 
     Source:
         Li et al. 2024, section 4 (arXiv 2404.14469); the defaults are those of their code.
 
     Example:
         >>> import torch
-        >>> from memlib import MemoryAttention
-        >>> from memlib.transformer import looked_at
-        >>> layer = MemoryAttention(width=16, heads=4)
-        >>> cache = layer.cache(batch_size=1, slots=30)
-        >>> with torch.no_grad():
-        ...     _, cache, weights = layer(torch.randn(1, 20, 16), cache, need_weights=True)
-        >>> slots = cache.keep(looked_at(cache, weights, last=4), 10)
-        >>> slots[0, -4:]
-        tensor([16, 17, 18, 19])
+        >>> from memlib.transformer import KVCache, looked_at
+        >>> cache = KVCache(batch_size=1, heads=1, slots=6, width=2)
+        >>> _ = cache.extend(*torch.randn(2, 1, 1, 5, 2))
+        >>> weights = torch.tensor([0.1, 0.5, 0.2, 0.0, 0.2]).expand(1, 1, 1, 5)
+        >>> cache.keep(looked_at(cache, weights, last=1, pool=3), 3)
+        tensor([[1, 2, 4]])
     """
-    _, slots = _check_weights(cache, weights)
+    _, slots = _sizes(cache)
+    _check_by_slot(weights, cache.positions, cache.ring)
     last, pool = checks.integer("last", last, 1), checks.integer("pool", pool, 1)
     if not pool % 2:
         raise ValueError(f"pool must be odd; got {pool}")
+    newest = _newest(cache.positions, cache.lengths, last)
     looks = weights.detach().sum(1)  # (B, T, N'), 0 at padding
-    later = (looks.sum(-1) > 0).flip(1).cumsum(1).flip(1)  # a token is the last, last but one, ...
+    later = (looks.sum(-1) > 0).flip(1).cumsum(1).flip(1)  # tokens from this one on
     looks = (looks * (later <= last).unsqueeze(-1)).sum(1)
-    newest = _newest(cache, last)
     looks = F.pad(looks, (0, slots - looks.shape[-1])).masked_fill(newest, 0)
     looks = F.avg_pool1d(looks.unsqueeze(1), pool, stride=1, padding=pool // 2).squeeze(1)
     return looks.masked_fill(newest, math.inf)
 
 
-def _newest(cache: KVCache, count: int) -> Tensor:
-    """Return which slots have one of the newest tokens that a row has seen, (B, N)."""
-    return cache.positions >= (cache.lengths - count).unsqueeze(-1)
-
-
-def _check_cache(cache: object) -> None:
+def _sizes(cache: KVCache) -> Sequence[int]:
     if not isinstance(cache, KVCache):
         raise TypeError(f"cache must be a KVCache; got {type(cache).__name__}")
-
-
-def _check_weights(cache: KVCache, weights: Tensor) -> tuple[int, int]:
-    _check_cache(cache)
-    batch, slots = cache.positions.shape
-    checks.tensor("weights", weights)
-    checks.shape("weights", weights, "(B, H, T, N)", B=batch)
-    checks.together(**{"the cache": cache.keys, "weights": weights})
-    tokens, columns = weights.shape[2:]
-    if columns > slots or (cache.ring and 1 < tokens < columns):
-        raise ValueError(f"weights must have a column a slot, at most {slots}; got {columns}")
-    return batch, slots
+    return cache.positions.shape

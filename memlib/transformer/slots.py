@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from memlib import _checks as checks
 from memlib.transformer.positions import _tokens_first
 
 
@@ -24,6 +25,7 @@ class _Route(NamedTuple):
     new: Tensor  # (B, T'), whether a token goes there; else the slot keeps its own
     positions: Tensor  # (B, N)
     lengths: Tensor  # (B,)
+    taken: Tensor  # (B,), see `_taken`
 
 
 class _Bounds(NamedTuple):
@@ -46,16 +48,21 @@ class _Bounds(NamedTuple):
         return _Bounds(low + tokens, high + tokens, least + tokens, most + tokens, gapless)
 
 
-def _bounded(positions: Tensor, lengths: Tensor) -> _Bounds:
-    """Look at the tensors, and wait for their device once."""
+def _bounded(positions: Tensor, lengths: Tensor, ring: bool) -> _Bounds:
+    """Look at the tensors of a cache."""
     if not lengths.numel():
         return _Bounds(0, 0, 0, 0, True)
     held = _held(positions, lengths)
     count = (held >= 0).sum(-1)
     gapless = ((held < 0) | (held >= (lengths - count).unsqueeze(-1))).all()
-    facts = torch.stack((*lengths.aminmax(), *_taken(held).aminmax(), gapless))
-    low, high, least, most, gapless_ = facts.tolist()
-    return _Bounds(low, high, least, most, bool(gapless_))
+    return _Bounds(*_ends(lengths, _taken(held, ring)), bool(gapless))
+
+
+def _ends(lengths: Tensor, taken: Tensor) -> tuple[int, int, int, int]:
+    """Return the least and the largest of both, waiting for their device once."""
+    ends = torch.stack((*lengths.aminmax(), *taken.aminmax()))
+    low, high, least, most = ends.tolist()
+    return low, high, least, most
 
 
 def _route(
@@ -63,9 +70,10 @@ def _route(
 ) -> _Route:
     """Find slots for new tokens; without a ring for those alone that fit."""
     slots, device, held = positions.shape[1], lengths.device, _held(positions, lengths)
-    taken = _taken(held)
+    taken = _taken(held, ring)
     count = torch.full_like(taken, tokens) if mask is None else mask.sum(-1)
-    count = (count if ring else count.minimum(slots - taken)).unsqueeze(-1)
+    count = count if ring else count.minimum(slots - taken)
+    after, count = (lengths + count, taken + count), count.unsqueeze(-1)
     token = torch.arange(min(tokens, slots), device=device).unsqueeze(0)
     if tokens > slots:
         token = token + (count - slots).clamp(min=0)
@@ -75,7 +83,7 @@ def _route(
     position, new = lengths.unsqueeze(-1) + token, token < count
     slot = (taken.unsqueeze(-1) + token) % slots
     held = held.scatter(1, slot, torch.where(new, position, held.gather(1, slot)))
-    return _Route(column, slot, new, held, lengths + count.squeeze(-1))
+    return _Route(column, slot, new, held, *after)
 
 
 def _held(positions: Tensor, lengths: Tensor) -> Tensor:
@@ -83,12 +91,14 @@ def _held(positions: Tensor, lengths: Tensor) -> Tensor:
     return positions.masked_fill(positions >= lengths.unsqueeze(-1), -1)
 
 
-def _taken(held: Tensor) -> Tensor:
+def _taken(held: Tensor, ring: bool) -> Tensor:
     """Return how many slots are taken, (B, N) -> (B,); of a full ring, N and the next slot.
 
     Modulo N it is the slot of the next token either way.
     """
     slots, count = held.shape[1], (held >= 0).sum(-1)
+    if not ring:
+        return count
     return count + torch.where(count < slots, 0, (held.argmax(-1) + 1) % slots)
 
 
@@ -103,8 +113,24 @@ def _best(scores: Tensor, held: Tensor, n: int) -> Tensor:
     return age.gather(1, best.sort(dim=1).values)
 
 
+def _newest(positions: Tensor, lengths: Tensor, count: int) -> Tensor:
+    """Return which slots have one of the last tokens that a row has seen, (B, N)."""
+    return positions >= (lengths - count).unsqueeze(-1)
+
+
 def _filled(lengths: Tensor, slots: int) -> Tensor:
     """Return the positions of rows that have forgotten nothing: (B,) -> (B, N)."""
     last = lengths.unsqueeze(-1) - 1
     slot = torch.arange(slots, device=lengths.device)
     return (last - (last - slot) % slots).clamp(min=-1)
+
+
+def _check_by_slot(weights: Tensor, positions: Tensor, ring: bool) -> None:
+    """Refuse weights whose columns are not slots."""
+    batch, slots = positions.shape
+    checks.tensor("weights", weights)
+    checks.shape("weights", weights, "(B, H, T, N)", B=batch)
+    checks.together(**{"the cache": positions, "weights": weights})
+    tokens, columns = weights.shape[2:]
+    if columns > slots or (ring and 1 < tokens < columns):
+        raise ValueError(f"weights must have a column a slot, at most {slots}; got {columns}")

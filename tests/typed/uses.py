@@ -36,6 +36,7 @@ from memlib import (
     Store,
     programs,
 )
+from memlib.transformer import accumulate, forget, heavy_hitters, looked_at, sinks, window
 
 Pair = tuple[Tensor, Tensor]
 
@@ -145,6 +146,7 @@ def transformer(wanted: bool = True) -> None:
     cache = KVCache(2, 1, slots=8, width=4)
     cache.extend(*torch.ones(2, 2, 1, 3, 4))
     assert_type(cache.nbytes, int)
+    assert_type(cache.keep(torch.zeros(2, 8), 2), Tensor)
     model = Decoder(9, 8)
     logits, _ = model(tokens)
     assert_type(logits, Tensor)
@@ -153,6 +155,11 @@ def transformer(wanted: bool = True) -> None:
         model.forward(tokens, model.segment_memory(2), need_weights=True),
         tuple[Tensor, tuple[SegmentMemory, ...], list[Tensor]],
     )
+    assert_type(forget(model.cache(2, 8), 4, sinks), list[Tensor])
+    total = accumulate(cache, torch.ones(2, 1, 1, 2))
+    for scores in (window(cache), heavy_hitters(cache, total, recent=1)):
+        assert_type(scores, Tensor)
+    assert_type(looked_at(cache, torch.ones(2, 1, 1, 2), last=1, pool=3), Tensor)
     assert_type(Decoder(9, 8, memory_tokens=2).memory_tokens(2), Tensor)
     assert_type(FeedForward(6, 5)(inputs), Tensor)
 
