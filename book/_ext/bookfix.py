@@ -24,6 +24,14 @@ BODY = {  # what the extensions write -> what HTML and ARIA ask for
 LABELS = {"all": "Solution", "input": "Code", "output": "Output", "input+output": "Code"}
 # A long signature is written as a list of definitions without terms, one line a parameter.
 SIGNATURE = r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>'
+# The theme knows its colors before the page is drawn first, not once all of its scripts are there.
+THEME = """
+{
+  const root = document.documentElement, dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const { mode } = root.dataset;
+  root.dataset.theme = ["light", "dark"].includes(mode) ? mode : dark ? "dark" : "light";
+}
+"""
 # What scrolls by itself has to be reached by keyboard; on narrow screens that is almost anything.
 REACH = """
 addEventListener("load", async () => {
@@ -80,7 +88,8 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Registers the hooks."""
-    app.add_js_file(None, body=" ".join(REACH.split()))
+    for script in (THEME, REACH):
+        app.add_js_file(None, body=" ".join(script.split()))
     app.connect("doctree-read", label_folds)
     app.connect("html-page-context", mend_page, priority=900)  # after the extensions' own hooks
     app.connect("build-finished", copy_mathjax)
