@@ -82,6 +82,26 @@ def test_with_reduced_motion_the_other_scheme_is_there_at_once(browser: Browser,
         assert under_way == 0
 
 
+SEARCHES = """() => {
+    let searches = 0;
+    for (const from of [Document.prototype, Element.prototype]) {
+        const all = from.querySelectorAll;
+        from.querySelectorAll = function(...given) { searches += 1; return all.apply(this, given) };
+    }
+    document.querySelector('article h1').click();
+    return searches;
+}"""
+
+
+def test_a_click_searches_the_page_twice_at_most(browser: Browser, book: str) -> None:
+    with checks.visit(browser, book, "book/map.html") as one:
+        assert one.page.evaluate(SEARCHES) <= 2
+        one.page.get_by_label("Download this page").click()
+        one.page.locator(".dropdown-menu.show").wait_for()
+        one.page.locator("article h1").click()
+        one.page.locator(".dropdown-menu.show").wait_for(state="hidden")
+
+
 @pytest.mark.parametrize("path", CHAPTERS)
 def test_page_from_disk(browser: Browser, path: str) -> None:
     with checks.visit(browser, "file://" + quote(str(HTML)), path) as one:
