@@ -6,7 +6,10 @@ from pathlib import Path
 
 from experiments import records
 
-NAMES = ("attend", "import_time", "ntm", "memn2n", "dnc", "store", "decode", "forget")
+NAMES = (
+    *("attend", "import_time", "ntm", "memn2n", "dnc", "store", "decode", "forget"),
+    "fast_weights",
+)
 KNOWN = (*NAMES, "gpu", "before", "explore")  # the last three only where they are asked for
 
 if __name__ == "__main__":

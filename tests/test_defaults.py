@@ -144,6 +144,7 @@ CALLS = {
     "Store.read": lambda **o: store().read(x, 2, **o),
     "address": lambda **o: memlib.address(x, x, **o),
     "attend": lambda **o: memlib.attend(x, x, x, **o),
+    "fast_weights": lambda **o: memlib.fast_weights(x[:, None], x[:, None], x[:, None], **o)[0],
     "knn_lm": lambda **o: memlib.knn_lm(x, x, texts(), 2, **o),
     "position_encoding": lambda **o: memlib.position_encoding(3, 4, **o),
     "similarity": lambda **o: memlib.similarity(x, x, **o),

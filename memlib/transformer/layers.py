@@ -12,9 +12,9 @@ from typing_extensions import TypeVar  # which torch brings
 
 from memlib import _checks as checks
 from memlib.attention.verbs import _attend
+from memlib.transformer.blocks import Layer
 from memlib.transformer.cache import KVCache, _check_finite, _New
 from memlib.transformer.positions import (
-    _are_tokens,
     _check_lengths,
     _next,
     _rotate,
@@ -30,7 +30,7 @@ M = TypeVar("M", bound=LayerMemory, default=None)
 SCALE = 0.02  # standard deviation of what is learned for tokens and positions, as in GPT-2
 
 
-class MemoryAttention(nn.Module):
+class MemoryAttention(Layer):
     r"""Causal attention in H heads whose past is a memory: :math:`o_t = \sum_{i \le t} w_{ti} v_i`.
 
     The read is `memlib.attend`. Query head h reads the keys and values of head
@@ -218,16 +218,8 @@ class MemoryAttention(nn.Module):
                 position beyond a learned table; NaN or infinity. After an error the cache is as it
                 was.
         """
-        checks.tensor("x", x)
-        checks.shape("x", x, "(B, T, D)", D=self.width)
-        checks.alike(**{"the parameters": self.key.weight, "x": x})
-        mask = _are_tokens(lengths, mask, x.shape[0], x.shape[1], x)
-        self._check_memory(memory, x, mask)
-        y, after, weights = self._step(x, memory, mask, need_weights)
         inputs = memory.inputs if isinstance(memory, SegmentMemory) else None
-        checks.finite(y, x=x, memory=inputs)
-        memory = self._commit(memory, after)
-        return (y, memory, weights) if need_weights else (y, memory)
+        return self._run(x, memory, lengths, mask, need_weights, memory=inputs)
 
     if TYPE_CHECKING:
         __call__ = forward  # nn.Module says that it returns Any
@@ -235,7 +227,6 @@ class MemoryAttention(nn.Module):
     def _step(
         self, x: Tensor, memory: LayerMemory, mask: Tensor | None, need_weights: bool
     ) -> tuple[Tensor, _New | SegmentMemory | None, Tensor | None]:
-        """Everything but what changes a cache, which is left to `_commit`; trusts its arguments."""
         tokens = x.shape[1]  # padding reads nothing, and so its output is 0
         both = x = x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0)
         if isinstance(memory, SegmentMemory):
@@ -296,7 +287,7 @@ class MemoryAttention(nn.Module):
             weights = weights.unflatten(2, (shared, tokens)).flatten(1, 2)
         return value, weights
 
-    def _commit(self, memory: LayerMemory, after: _New | SegmentMemory | None) -> LayerMemory:
+    def _settle(self, memory: LayerMemory, after: _New | SegmentMemory | None) -> LayerMemory:
         if isinstance(memory, KVCache) and isinstance(after, _New):
             memory._commit(after)
             return memory

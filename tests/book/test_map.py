@@ -23,6 +23,7 @@ from memlib import (
     address,
     allocation,
     attend,
+    fast_weights,
     interpolate,
     knn_lm,
     locate,
@@ -32,6 +33,7 @@ from memlib import (
     sharpen,
     write,
 )
+from memlib.transformer import window
 
 BOOK = Path(__file__).parents[2] / "book"
 
@@ -289,6 +291,64 @@ def test_linear_attention():
     torch.testing.assert_close(both[:, :-1] / both[:, -1:], expected)
 
 
+FACTS = draw(2, 1, 7, 5, seed=1), draw(2, 1, 7, 4, seed=2)  # keys and values, one head
+
+
+def told(state: Tensor, rate: float = 0.3, decay: float = 1.0) -> Tensor:
+    """The matrix after FACTS by the delta rule, `write` by `write`, from (2, 5, 4)."""
+    for key, value in zip(KEYS.split(1, dim=1), VALUES.split(1, dim=1), strict=True):
+        state = decay * state
+        state = write(state, key, add=rate * (value - read(key, state)))
+    return state
+
+
+def test_fast_weights_sum():
+    reads, state = fast_weights(FACTS[0], *FACTS)
+    torch.testing.assert_close(state[:, 0], write(torch.zeros(2, 5, 4).double(), KEYS, VALUES))
+    torch.testing.assert_close(reads[:, 0, -1:], read(KEYS[:, -1:], state[:, 0]))
+
+
+def test_fast_weights_delta():
+    start = draw(2, 5, 4, seed=3)
+    _, state = fast_weights(FACTS[0], *FACTS, start[:, None], erase=0.3, write=0.3)
+    torch.testing.assert_close(state[:, 0], told(start))
+
+
+def test_gated_delta():
+    start = draw(2, 5, 4, seed=3)
+    _, state = fast_weights(FACTS[0], *FACTS, start[:, None], erase=0.3, write=0.3, decay=0.9)
+    torch.testing.assert_close(state[:, 0], told(start, decay=0.9))
+
+
+def test_fast_weights_erase_and_add():
+    key, value, start = F.one_hot(torch.tensor([[4]]), 7).double(), draw(1, 1, 4), draw(1, 7, 4)
+    one = (x[None] for x in (key, value, start))
+    _, state = fast_weights(key[None], *one, erase=0.6, write=0.3)
+    erase = torch.full_like(value, 0.6)
+    torch.testing.assert_close(state[0], write(start, key, 0.3 * value, erase))
+
+
+def test_keep_the_newest():
+    layer, x = layer_and_text(window=3)
+    ring, cache = layer.cache(2), layer.cache(2, 9)
+    with torch.no_grad():
+        for t in range(9):
+            expected = layer(x[:, t : t + 1], ring)[0]
+            cache.keep(window(cache), 2)  # and the token that comes
+            torch.testing.assert_close(layer(x[:, t : t + 1], cache)[0], expected)
+    assert (cache.positions >= 0).sum(1).tolist() == [3, 3]
+
+
+def test_keep_all():
+    layer, x = layer_and_text()
+    full, cache = layer.cache(2, 9), layer.cache(2, 9)
+    with torch.no_grad():
+        for part in x.split(4, dim=1):
+            expected = layer(part, full)[0]
+            cache.keep(draw(2, 9), 9)
+            torch.testing.assert_close(layer(part, cache)[0], expected)
+
+
 def test_neighbors_vote():
     query, keys, tokens = draw(1, 4), draw(9, 4, seed=1), torch.arange(9) % 3
     distances, nearest = (keys - query).square().sum(-1).topk(4, largest=False)
@@ -369,6 +429,12 @@ def test_sharpened_links():
     moved = read(state.weights[:, :1], state.links[:, 0].mT) + 1e-6
     power = 1 + F.softplus(torch.zeros((), dtype=torch.float64))
     torch.testing.assert_close(after.weights[:, :1], sharpen(moved, power))
+
+
+def test_hashed_slot():
+    tokens, table = torch.tensor([3, 1, 4, 1, 5]), draw(7, 4)
+    slots = (9 * tokens[:-1] + tokens[1:]) % 7
+    torch.testing.assert_close(read(F.one_hot(slots, 7).double(), table), table[slots])
 
 
 def test_the_page_names_every_test_here_and_no_other():

@@ -124,6 +124,16 @@ def machines(wanted: bool = True) -> None:
     assert_type(memlib.allocation(torch.ones(5) / 2), Tensor)
 
 
+def matrices() -> None:
+    x = torch.ones(2, 1, 3, 4)
+    reads, state = memlib.fast_weights(x, x, x, erase=0.5, decay=x / 2)
+    assert_type(reads, Tensor)
+    more = memlib.fast_weights(
+        x, x, x, state, write=strength, mask=counts.bool()[:, None].expand(2, 3)
+    )
+    assert_type(more, Pair)
+
+
 def stories(wanted: bool = True) -> None:
     model = MemN2N(9, 4)
     story, question = torch.ones(2, 3, 4, dtype=torch.int64), tokens
