@@ -1,7 +1,6 @@
 """No term before its place: each is defined in one cell, and no sentence before it uses the term.
 
-The words of titles, goals, the introduction and the maps may run ahead: they say what will come. So
-may the sections that wait for a chapter of their own (`reading.LATER`).
+The words of titles, goals, the introduction and the maps may run ahead: they say what will come.
 """
 
 from __future__ import annotations
@@ -99,13 +98,7 @@ def words(cell: reading.Cell) -> str:
 
 def told(name: str) -> list[tuple[reading.Cell, bool]]:
     """The cells of a chapter in their order, and whether what they say must wait for its place."""
-    waits, late, cells = reading.LATER.get(name, ()), False, []
-    for cell in reading.load(name):
-        heading = reading.source(cell).lstrip().split("\n")[0]
-        if cell["cell_type"] == "markdown" and heading.startswith("#"):
-            late = heading.startswith(waits) if waits else False
-        cells.append((cell, not late and cell["id"] not in AHEAD))
-    return cells
+    return [(cell, cell["id"] not in AHEAD) for cell in reading.load(name)]
 
 
 Chapters = dict[str, list[tuple[reading.Cell, bool]]]

@@ -15,7 +15,8 @@
  */
 
 import { unpack } from "../weights.js";
-import { el, pause, put, write } from "./dom.js";
+import { breath, el, pause, put, write } from "./dom.js";
+import { dip } from "./draw.js";
 import { first, format, parse } from "./fields.js";
 
 const SETTLED = 500; // milliseconds without a change, after which something is announced
@@ -60,15 +61,15 @@ export class Frame {
     const data = JSON.parse(this.root.querySelector(".ml-data")?.textContent || "{}");
     for (const [name, value] of Object.entries(data)) {
       if (!value?.tensors) continue;
-      await pause();
+      await breath();
       data[name] = { ...value.metadata, ...unpack(value) };
     }
-    await pause();
+    await breath();
     this.data = data;
     this.draw = await this.page.build(this, data);
     if (!this.said.isConnected) this.lab.append(this.said); // a page may want it elsewhere
     this.lab.append(this.heard, this.bar(), this.tries());
-    await pause();
+    await breath();
     this.lab.hidden = false;
     this.root.classList.add("ml-live");
     this.redraw();
@@ -99,6 +100,7 @@ export class Frame {
   redraw() {
     this.turn += 1; // ends a run that is under way
     this.busy = false;
+    dip(this.root);
     for (const sync of this.controls) sync(this.state);
     this.draw(this.state);
   }
