@@ -68,6 +68,7 @@ TERMS = {
     "crosstalk": Term("fast_weights:idea-after", r"crosstalk"),
     "decay": Term("fast_weights:idea-after", r"decay\w*"),
     "delta rule": Term("fast_weights:first-after", r"delta rule"),
+    "chunk": Term("fast_weights:equations", r"chunks?"),
     "gated delta rule": Term("fast_weights:idea-after", r"gated delta( rule)?"),
     "free gate": Term("dnc:predict", r"free gates?"),
     "usage": Term("dnc:first-see", r"usage"),
