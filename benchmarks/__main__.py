@@ -7,13 +7,8 @@ from pathlib import Path
 from experiments import records
 
 NAMES = ("attend", "import_time", "ntm", "memn2n", "dnc", "store", "decode")
-KNOWN = (
-    *NAMES,
-    "gpu",
-    "before",
-    "explore",
-    "durable",
-)  # the last four only where they are asked for
+NAMES += ("forget", "fast_weights", "durable")
+KNOWN = (*NAMES, "gpu", "before", "explore")  # the last three only where they are asked for
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)

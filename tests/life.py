@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 import memlib
 from memlib import tasks
+from memlib.fast_weights.gates import GATES
 from memlib.store.indexes import BACKENDS
+from memlib.transformer import forget, sinks
 
 CONTROLLERS = {"LSTM": nn.LSTMCell, "GRU": nn.GRUCell, "RNN": nn.RNNCell, "feed-forward": nn.Linear}
 SIZES = (3, 2, 5, 4)  # of a machine: inputs, outputs, slots, width
@@ -106,6 +108,27 @@ def _extend(it: Any, keys: Tensor, values: Tensor, query: Tensor) -> Tensor:
     return read
 
 
+def _forget(it: Any, keys: Tensor, values: Tensor, query: Tensor) -> Tensor:
+    it.extend(keys, values)
+    slots = forget(it, 2, sinks)
+    keys, values, mask = it.extend(keys[:, :, :1], values[:, :, :1])
+    read = memlib.attend(query, keys, values, mask=mask)
+    it.crop(0)
+    return torch.cat((read.flatten(), slots[0].flatten()))
+
+
+def _twice(it: Any, x: Tensor) -> Tensor:
+    """The second call goes on where the first ended."""
+    y, state = it(x)
+    return torch.cat((y, it(x, state)[0]), dim=1)
+
+
+def _remembering(it: Any, tokens: Tensor) -> Tensor:
+    """The second call reads what the first has left."""
+    y, memory = it(tokens, it.segment_memory(len(tokens), 4))
+    return torch.cat((y, it(tokens, memory)[0]), dim=1)
+
+
 def _attend_twice(it: Any, x: Tensor) -> Tensor:
     """The second segment reads the first from the store."""
     y, memory = it(x)
@@ -187,14 +210,44 @@ MODULES = {
         lambda **where: {"positions": "learned", "length": 3, **where},
         inputs=_draws((2, 3, 6)),
     ),
+    **{
+        f"FastWeights {rule}": Row(
+            memlib.FastWeights, (6, 2), lambda rule=rule, **where: {"rule": rule, **where},
+            inputs=_draws((2, 3, 6)), call=_twice,
+        )
+        for rule in GATES
+    },
+    **{
+        f"NeuralMemory {name}": Row(
+            memlib.NeuralMemory, (6, 2),
+            lambda hidden=hidden, **where: {"hidden": hidden, "chunk": 2, **where},
+            inputs=_draws((2, 3, 6)), call=_twice,
+        )
+        for name, hidden in (("linear", 0), ("of two layers", 5))
+    },
     "FeedForward": Row(memlib.FeedForward, (6, 5), inputs=_draws((2, 3, 6))),
     "Decoder": Row(memlib.Decoder, (9, 8, 2, 2), inputs=lambda: (torch.randint(9, (2, 4)),)),
     "Decoder with tokens": Row(
         memlib.Decoder, (9, 8, 2, 2), lambda **where: {"memory_tokens": 2, **where},
         inputs=lambda: (torch.randint(9, (2, 4)),),
     ),
+    **{
+        f"Decoder of {kind.__name__}": Row(
+            memlib.Decoder, (9, 8, 2, 2),
+            lambda kind=kind, **where: {"layer": (kind, None), **where},
+            inputs=lambda: (torch.randint(9, (2, 4)),), call=_remembering,
+        )
+        for kind in (memlib.FastWeights, memlib.NeuralMemory)
+    },
     "KVCache": Row(
         memlib.KVCache, (2, 1, 8, 4), inputs=_draws(*[(2, 1, 3, 4)] * 3), call=_extend,
+        refused={
+            "ddp": (BARE, IDLE),
+            "vmap": ("vmap: inplace arithmetic", "`torch.func.vmap` refuses that"),
+        },
+    ),
+    "KVCache that forgets": Row(
+        memlib.KVCache, (2, 1, 8, 4), inputs=_draws(*[(2, 1, 3, 4)] * 3), call=_forget,
         refused={
             "ddp": (BARE, IDLE),
             "vmap": ("vmap: inplace arithmetic", "`torch.func.vmap` refuses that"),
@@ -234,6 +287,10 @@ def _written() -> Any:
 def _segment() -> Any:
     layer = _made(memlib.MemoryAttention, 6, 3, 1)
     return layer(torch.randn(2, 3, 6), layer.segment_memory(2, 3))[1]
+
+
+def _neural() -> Any:
+    return _made(memlib.NeuralMemory, 6, 2, hidden=5, chunk=2)
 
 
 def _memorizing() -> Any:
@@ -313,6 +370,12 @@ VALUES = {
         _segment,
         (2, 2, 6),
         call=lambda it, x: _made(memlib.MemoryAttention, 6, 3, 1)(x, it)[0],
+    ),
+    "NeuralState": _value(
+        memlib.NeuralState,
+        lambda: _neural()(torch.randn(2, 3, 6))[1].detach(),
+        (2, 2, 6),
+        call=lambda it, x: _neural()(x, it)[0],
     ),
     "Gates": _value(
         memlib.Gates,

@@ -18,6 +18,7 @@ NOT_OF_NUMBERS = {  # what makes, keeps or only moves numbers, and why it has no
     "KeyValueState": "a tuple of tensors",
     "NTMState": "a tuple of tensors",
     "DNCState": "a tuple of tensors",
+    "NeuralState": "a tuple of tensors",
     "Looks": "a tuple of tensors",
     "Recollection": "a tuple of tensors",
     "DurableStore": "a Store, whose pairs are kept as they are",
