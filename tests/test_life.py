@@ -101,7 +101,7 @@ def _pickle(row: Row) -> None:
 
 
 def _is_another(row: Row, it: Any, twin: Any) -> None:
-    assert type(twin) is row.kind
+    assert type(twin) is (row.copied or row.kind)
     same(row, twin, it)
     expected = [x.clone() for x in row.run(it)]
     spoil(it)
