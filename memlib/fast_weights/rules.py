@@ -82,7 +82,8 @@ def fast_weights(
 
     Example:
         >>> import torch
-        >>> from memlib import fast_weights, read
+        >>> from memlib import read
+        >>> from memlib.fast_weights import fast_weights
         >>> key = torch.tensor([1.0, 0.0]).expand(1, 1, 2, 2)
         >>> values = torch.tensor([[3.0], [5.0]]).expand(1, 1, 2, 1)
         >>> _, added = fast_weights(key, key, values)

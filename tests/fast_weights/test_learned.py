@@ -163,7 +163,7 @@ def test_it_is_a_layer_of_the_delta_rule_where_it_is_linear_and_steps_are_plain(
         getattr(twin, name).load_state_dict(getattr(layer, name).state_dict())
     rate, momentum, forget = layer.gates.weight.unflatten(0, (2, 3)).unbind(1)
     twin.gates["rate"].weight.copy_(rate)
-    twin.gates["rate"].bias.zero_()
+    twin.gates["rate"].bias.copy_(layer.gates.bias.unflatten(0, (2, 3))[:, 0])
     for part, at in ((momentum, 1), (forget, 2)):
         part.zero_()
         layer.gates.bias.unflatten(0, (2, 3))[:, at] = -1000.0
@@ -192,7 +192,7 @@ def test_its_loss_falls_while_it_reads_and_not_without_a_rate(hidden):
             layer = NeuralMemory(32, 2, hidden=hidden * 8, rate=rate, chunk=4)
             losses.append(layer.loss(facts).unflatten(2, (6, 16)).mean((0, 1, 3)))
         ratio = torch.stack([loss[-1] / loss[0] for loss in losses])
-        assert (ratio < 0.5).all() if falls else (ratio == 1).all(), ratio
+        assert (ratio < 0.6).all() if falls else (ratio == 1).all(), ratio
 
 
 def test_gradients_flow_from_call_to_call_until_they_are_detached():
