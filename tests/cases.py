@@ -6,6 +6,7 @@ batch comes first in every tensor, so that one row alone can be run too.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -109,7 +110,7 @@ def _draw(name: str, shape: list[int], random: torch.Generator, dtype: torch.dty
         return uniform() < 0.5
     if name in ("content", "previous", "weights", "shift"):
         return uniform().add(0.1).log().softmax(-1).to(dtype)
-    if name in ("gate", "erase"):
+    if name in ("gate", "write", "erase", "decay"):
         return uniform().mul(0.9).add(0.05).to(dtype)
     if name in ("strength", "sharpening"):
         return uniform().add(1.1).to(dtype)
@@ -153,6 +154,10 @@ def _attention(**options: Any) -> Callable[..., nn.Module]:
     return lambda **where: memlib.MemoryAttention(6, 3, 1, **options, **where)
 
 
+def _fast_layer(kind: Any, **options: Any) -> Callable[..., nn.Module]:
+    return lambda **where: kind(6, 2, chunk=2, **options, **where)
+
+
 def _segment(
     layer: nn.Module, x: Tensor, inputs: Tensor, seen: Tensor, lengths: Tensor
 ) -> tuple[Tensor, ...]:
@@ -160,6 +165,12 @@ def _segment(
         x, memlib.SegmentMemory(inputs, seen), lengths=lengths, need_weights=True
     )
     return y, *after, weights
+
+
+def _fast_weights(_: nn.Module, query: Tensor, keys: Tensor, values: Tensor, **options: Any) -> Any:
+    """As in a text of three chunks; from zeros, the matrix after is float32 at least."""
+    results = memlib.fast_weights(query, keys, values, **{"chunk": 2} | options)
+    return results if "state" in options else results[0]
 
 
 QKV = {"query": "B L M", "keys": "B N M", "values": "B N V"}
@@ -172,6 +183,8 @@ NTM_STATE = {
     "hidden": "B V",
     "cell": "B V",
 }
+TOKENS = {"query": "B H D M", "keys": "B H D M", "values": "B H D V"}
+FAST_GATES = {"write": "B H D V", "erase": "B H D M", "decay": "B H D M"}
 GATES = {
     "key": "B H M",
     "strength": "B H",
@@ -486,6 +499,52 @@ CASES = [
         module=_attention(),
         constant=frozenset({"inputs", "seen", "lengths"}),
         empty="BN",
+    ),
+    *(
+        Case(
+            f"fast_weights-{name}",
+            partial(_fast_weights, **options),
+            TOKENS | gates,
+            "B H D V",
+            empty="BD",
+        )
+        for name, options, gates in (
+            ("sum", {}, {}),
+            ("delta", {"write": 0.5, "erase": 0.5}, {"state": "B H M V"}),
+            ("general", {}, {"state": "B H M V"} | FAST_GATES),
+            ("steps", {"chunk": 1}, {"state": "B H M V"} | FAST_GATES),
+            ("mask", {}, {"state": "B H M V", "decay": "B H D 1", "mask": "B D"}),
+        )
+    ),
+    *(
+        Case(
+            f"FastWeights-{rule}",
+            lambda layer, x, lengths: layer(x, lengths=lengths)[0],
+            {"x": "B T D", "lengths": "B"},
+            "B T D",
+            module=_fast_layer(memlib.FastWeights, rule=rule),
+            empty="B",
+        )
+        for rule in ("linear", "gated delta", "general")
+    ),
+    *(
+        Case(
+            f"NeuralMemory-{hidden}",
+            lambda layer, x, lengths: layer(x, lengths=lengths)[0],
+            {"x": "B T D", "lengths": "B"},
+            "B T D",
+            module=_fast_layer(memlib.NeuralMemory, hidden=hidden),
+            empty="B",
+        )
+        for hidden in (0, 5)
+    ),
+    Case(
+        "NeuralMemory.loss",
+        lambda layer, x, mask: layer.loss(x, mask=mask),
+        {"x": "B T D", "mask": "B T"},
+        "B H T",
+        module=_fast_layer(memlib.NeuralMemory, hidden=5),
+        empty="BT",
     ),
     Case(
         "FeedForward",

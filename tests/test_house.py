@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 MEMLIB = ROOT / "memlib"
 GROUND = ["_checks", "_device", "_files"]
 ROOMS = ["attention", "key_value", "content", "addressable", "recurrent", "ntm", "memn2n"]
-ROOMS += ["transformer", "dnc", "store"]  # in reading order
+ROOMS += ["transformer", "fast_weights", "dnc", "store"]  # in reading order
 BESIDE = ["tasks", "teaching"]  # imported by no room
 SHORT = "programs"  # memlib.addressable.programs, under its short name
 

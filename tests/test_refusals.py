@@ -26,6 +26,7 @@ from memlib import (
     NTMState,
     address,
     attend,
+    fast_weights,
     interpolate,
     locate,
     programs,
@@ -51,6 +52,7 @@ slots, before = torch.ones(2, 5, 4), torch.ones(2, 1, 5) / 5
 ntm = NTM(6, 3, 5, 4, controller=nn.LSTMCell(10, 2))
 begun = ntm.initial_state(2)
 x, xs = torch.ones(2, 6), torch.ones(2, 3, 6)
+t4, s4 = torch.ones(2, 1, 3, 4), torch.ones(2, 1, 4, 4)
 
 
 def from_state(**changed):
@@ -132,6 +134,33 @@ REFUSALS = [
     (lambda: attend(q, k, bad_v, top_k=2, need_weights=True), ValueError, "values must be finite where it is read; got NaN at (4, 0)"),
     (lambda: attend(1e30 * q, 1e30 * k, v), ValueError, "query, keys, values, strength must be small enough for torch.float32; the result overflowed to NaN"),
     (lambda: attend(q, k[:0], v[:0], top_k=1), ValueError, "top_k must be in [1, 0]; got 1"),
+    # fast weights
+    (lambda: fast_weights(t4.numpy(), t4, t4), TypeError, "query must be a torch.Tensor; got ndarray"),
+    (lambda: fast_weights(q, t4, t4), ValueError, "query must have shape (B, H, T, M); got (3, 4)"),
+    (lambda: fast_weights(t4, t4[:, :, :2], t4), ValueError, "keys must have shape (B, H, T, M) with B = 2, H = 1, T = 3, M = 4; got (2, 1, 2, 4)"),
+    (lambda: fast_weights(t4, t4, t4[:1]), ValueError, "values must have shape (B, H, T, V) with B = 2, H = 1, T = 3; got (1, 1, 3, 4)"),
+    (lambda: fast_weights(t4, t4, t4.double()), TypeError, "values must have the dtype of query, torch.float32; got torch.float64"),
+    (lambda: fast_weights(t4, t4, t4, t4), ValueError, "state must have shape (B, H, M, V) with B = 2, H = 1, M = 4, V = 4; got (2, 1, 3, 4)"),
+    (lambda: fast_weights(t4, t4, t4, s4.double()), TypeError, "state must have the dtype of query, torch.float32; got torch.float64"),
+    (lambda: fast_weights(t4, t4, t4, s4.half()), TypeError, "state must have the dtype of query, torch.float32; got torch.float16"),
+    (lambda: fast_weights(t4, t4, t4, s4.to("meta")), ValueError, "state must be on the device of query, cpu; got meta"),
+    (lambda: fast_weights(t4, t4, t4, write="1"), TypeError, "write must be a number; got str"),
+    (lambda: fast_weights(t4, t4, t4, write=torch.ones(2, 3, 4)), ValueError, "write must broadcast to shape (2, 1, 3, 4); got (2, 3, 4)"),
+    (lambda: fast_weights(t4, t4, t4, erase=NAN), ValueError, "erase must be finite; got nan"),
+    (lambda: fast_weights(t4, t4, t4, erase=torch.ones(3)), ValueError, "erase must broadcast to shape (2, 1, 3, 4); got (3,)"),
+    (lambda: fast_weights(t4, t4, t4, decay=1.5), ValueError, "decay must be finite and in [0, 1]; got 1.5"),
+    (lambda: fast_weights(t4, t4, t4, decay=-t4), ValueError, "decay must be in [0, 1]; got -1"),
+    (lambda: fast_weights(t4, t4, t4, decay=2 * t4, chunk=1), ValueError, "decay must be in [0, 1]; got 2"),
+    (lambda: fast_weights(t4, t4, t4, decay=t4 * NAN), ValueError, "decay must be finite where it is read; got NaN at (0, 0, 0, 0)"),
+    (lambda: fast_weights(t4, t4 * NAN, t4), ValueError, "keys must be finite where it is read; got NaN at (0, 0, 0, 0)"),
+    (lambda: fast_weights(t4, t4, t4, s4 * NAN), ValueError, "state must be finite where it is read; got NaN at (0, 0, 0, 0)"),
+    (lambda: fast_weights(t4, 1e30 * t4, 1e30 * t4), ValueError, "must be small enough for torch.float32; the result overflowed to"),
+    (lambda: fast_weights(t4, t4, t4, mask=[True]), TypeError, "mask must be a torch.Tensor; got list"),
+    (lambda: fast_weights(t4, t4, t4, mask=torch.ones(2, 3)), TypeError, "mask must have dtype torch.bool (True = a token); got torch.float32"),
+    (lambda: fast_weights(t4, t4, t4, mask=torch.ones(3, dtype=torch.bool)), ValueError, "mask must have shape (B, T) with B = 2, T = 3; got (3,)"),
+    (lambda: fast_weights(t4, t4, t4, chunk=0), ValueError, "chunk must be at least 1; got 0"),
+    (lambda: fast_weights(t4, t4, t4, chunk=12), ValueError, "chunk must be a power of two; got 12"),
+    (lambda: fast_weights(t4, t4, t4, chunk=8.0), TypeError, "chunk must be an integer; got float"),
     # key-value memory
     (lambda: KeyValueMemory(0, 4), ValueError, "slots must be at least 1; got 0"),
     (lambda: KeyValueMemory(4, 0), ValueError, "width must be at least 1; got 0"),

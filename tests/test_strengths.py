@@ -47,6 +47,11 @@ def of_layer(strength):
     return layer(x, memory)[0]
 
 
+def of_matrix(**gates):
+    heads = (y.unsqueeze(1) for y in (query, keys[:, :L], values[:, :L]))
+    return memlib.fast_weights(*heads, **gates, chunk=2)[0]
+
+
 weights = keys.softmax(-1)
 # of each use: the call, and the shape that it broadcasts against
 USES = {
@@ -68,6 +73,9 @@ USES = {
     "MemorizingAttention": (of_layer, (B, H, L)),
     "interpolate": (lambda s: memlib.interpolate(weights, weights.flip(-1), s / 9), (B, N)),
     "sharpen": (lambda s: memlib.sharpen(weights, s), (B, N)),
+    "fast_weights-write": (lambda s: of_matrix(write=s), (B, 1, L, M)),
+    "fast_weights-erase": (lambda s: of_matrix(erase=s), (B, 1, L, M)),
+    "fast_weights-decay": (lambda s: of_matrix(decay=s / 9), (B, 1, L, M)),
     "programs.Step.strength": (of_program, ()),
     "programs.Step.sharpening": (lambda s: of_program(1.5, s), ()),
 }  # fmt: skip

@@ -9,11 +9,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import draws, gates, layers, machines, memories, table, truth, verbs
+from . import draws, gates, layers, machines, matrices, memories, table, truth, verbs
 from .bounds import BOUNDS, GRADIENT
 from .draws import DTYPES, LARGE, Tensors
 
-ROOMS = (verbs, memories, gates, machines, layers)  # each enters its functions into the table
+ROOMS = (
+    verbs,
+    memories,
+    gates,
+    machines,
+    layers,
+    matrices,
+)  # each enters its functions into the table
 RANGE = 1e36  # a number on the way from which on a call may refuse
 NARROW = 1e3  # an argument from which on the layers of a module may leave float16
 COUNT = 40  # examples of each function and dtype in the fixed draw

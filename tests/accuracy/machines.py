@@ -59,7 +59,8 @@ def told(
 ) -> Truth:
     """The truth about a module; `run` adds its largest scores to `scores`."""
     results = conditioned(run, t, o)
-    each = [float(x.detach().abs().max()) for x in t.values() if x.numel()]
+    numbers = [x for x in t.values() if x.dtype != torch.bool]
+    each = [float(x.detach().abs().max()) for x in numbers if x.numel()]
     return Truth(results, max(each), reach=max([0.0, *scores]))
 
 

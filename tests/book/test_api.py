@@ -14,7 +14,7 @@ import memlib
 BOOK = setup_cell.ROOT / "book"
 PAGES = {  # a page for each part of the book, and the rooms of its chapters
     "verbs": ("attention", "key_value", "content", "addressable"),
-    "machines": ("ntm", "memn2n", "transformer", "dnc"),
+    "machines": ("ntm", "memn2n", "transformer", "fast_weights", "dnc"),
     "models": ("store",),
     "tasks": ("tasks", "_device"),
 }
@@ -73,6 +73,8 @@ def test_overloaded_signatures_are_written_as_they_are() -> None:
         memlib.MemN2N.forward,
         memlib.MemoryAttention.forward,
         memlib.Decoder.forward,
+        memlib.FastWeights.forward,
+        memlib.NeuralMemory.forward,
         memlib.DNC.forward,
         memlib.Store.read,
         memlib.MemorizingAttention.forward,
