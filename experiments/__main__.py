@@ -15,8 +15,10 @@ EXPERIMENTS = {
     "induction": "induction heads: when they appear, in one layer and in two",
     "capitals": "the chapter's small Transformer from ten starts, and what its parts do",
     "lengths": "schemes of positions on rows longer than in training",
+    "forgetting": "what a cache may forget: answers kept against slots kept, rule by rule",
     "knn_lm": "a language model of bytes with a memory of text it was not trained on",
     "numbers": "how far each public function is from float64, at hostile scales",
+    "durability": "a store in a folder, whose writers are killed and whose files are damaged",
     "cache_bytes": "what the caches of published models take",
 }
 COMMANDS = {

@@ -5,14 +5,16 @@ Two settings. ``figure2`` is that of full attention in figure 2 of Arora et al. 
 no feed-forward layers, learning rates on a grid. We stop at 99.5 %, they at 99. Every sequence is
 new, where they show 100,000 up to 64 times.
 
-``frontier`` has more pairs and seven mixers, each in several sizes: full attention, attention with
-a window, with the segment before, with memory tokens, and three that keep a matrix: linear
-attention, the Hebbian rule and the delta rule. All have two layers of one head and width 64, and
-before each mixer a convolution over two tokens. Without it a matrix cannot tell which value came
-after which key; so all get it, and what it keeps is counted. The vocabulary has 512 tokens, so
-that a run takes half a minute of one core. Segments and memory tokens read half a row at once: the
-pairs and the first questions, then the other questions, for which only what was carried over can
-help.
+``frontier`` has more pairs and eleven mixers, most in several sizes: full attention, attention with
+a window, with the segment before, with memory tokens, and seven that keep a matrix, by rules of
+`memlib.FastWeights`. All have two layers of one head and width 64, and before each mixer a
+convolution over two tokens. Without it a matrix cannot tell which value came after which key; so
+all get it, and what it keeps is counted. The vocabulary has 512 tokens, so that a run takes half a
+minute of one core. Segments and memory tokens read half a row at once: the pairs and the first
+questions, then the other questions, for which only what was carried over can help.
+
+Linear attention as it was published, ``divided``, reads the mean of the values and learns nothing
+here; ``linear`` has a norm after the read, which undoes the division, and steeper features.
 
 Every finished run is a line of ``results/mqar.json``. Runs that are there are skipped, and so are
 those that another process is at: the same command may run twice, side by side.
@@ -31,9 +33,10 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from experiments import command_line, files, records, training
-from experiments.mixers import DeltaRule, HebbianRule, LinearAttention, MixerModel, nbytes
+from experiments.mixers import MixerModel, nbytes
 from experiments.tokens import figures, rise_and_fall
-from memlib import MemoryAttention, default_device, tasks
+from memlib import FastWeights, MemoryAttention, default_device, tasks
+from memlib.fast_weights.gates import Rule
 from memlib.tasks import Tokens
 from memlib.transformer.layers import Positions
 
@@ -41,6 +44,15 @@ KEY = ("setting", "mixer", "size", "seed", "rate")  # of a record
 DATA, EXAM, FINAL = (n * 1_000_000 for n in range(1, 4))  # generators' seeds, apart
 WIDTH, LAYERS = 64, 2
 CLIP = 1.0  # largest norm of the gradient of each parameter
+RULES: dict[str, Rule] = {  # of the mixers that keep a matrix
+    "divided": "linear",
+    "linear": "linear",
+    "sum": "sum",
+    "decayed": "decayed sum",
+    "delta": "delta",
+    "gated": "gated delta",
+    "general": "general",
+}
 
 
 @dataclass(frozen=True)
@@ -112,9 +124,8 @@ SETTINGS = {
             "window": (16, 32),
             "segments": (16, 32),
             "tokens": (2, 8),
-            "linear": (64,),
-            "hebbian": (4, 16, 64),
-            "delta": (4, 16, 64),
+            **dict.fromkeys(RULES, (4, 16, 64)),
+            "divided": (64,),
         },
         rates=(0.002, 0.005, 0.01),
     ),
@@ -173,9 +184,12 @@ def make_model(run: Run) -> MixerModel:
 
 def make_mixer(run: Run) -> nn.Module:
     """Build the mixer of a layer."""
-    matrices = {"linear": LinearAttention, "hebbian": HebbianRule, "delta": DeltaRule}
-    if run.mixer in matrices:
-        return matrices[run.mixer](WIDTH, run.size)
+    if run.mixer in RULES:
+        layer = FastWeights(WIDTH, rule=RULES[run.mixer], key_width=run.size)
+        if run.mixer == "divided":
+            layer.set_submodule("norm", nn.Identity())
+            layer.scale = nn.Parameter(torch.ones(1, 1, 1), requires_grad=False)
+        return layer
     setting, window = SETTINGS[run.setting], run.size if run.mixer == "window" else None
     options: dict[str, Any] = {"positions": setting.positions, "length": setting.length}
     return MemoryAttention(WIDTH, heads=1, window=window, **options)

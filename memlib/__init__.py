@@ -11,11 +11,18 @@ from memlib.addressable import Gates, Head, interpolate, locate, sharpen, shift
 from memlib.attention import MEASURES, address, attend, read, similarity, write
 from memlib.content import ClassicalHopfield, Hopfield
 from memlib.dnc import DNC, DNCCell, DNCState, allocation
-from memlib.fast_weights import fast_weights
+from memlib.fast_weights import FastWeights, NeuralMemory, NeuralState, fast_weights
 from memlib.key_value import KeyValueMemory, KeyValueState
 from memlib.memn2n import MemN2N, position_encoding
 from memlib.ntm import NTM, NTMCell, NTMState
-from memlib.store import Looks, MemorizingAttention, Recollection, Store, knn_lm
+from memlib.store import (
+    DurableStore,
+    Looks,
+    MemorizingAttention,
+    Recollection,
+    Store,
+    knn_lm,
+)
 from memlib.transformer import Decoder, FeedForward, KVCache, MemoryAttention, SegmentMemory
 
 __version__ = "0.1.0"
@@ -27,6 +34,8 @@ __all__ = [
     "DNCCell",
     "DNCState",
     "Decoder",
+    "DurableStore",
+    "FastWeights",
     "FeedForward",
     "Gates",
     "Head",
@@ -41,6 +50,8 @@ __all__ = [
     "NTM",
     "NTMCell",
     "NTMState",
+    "NeuralMemory",
+    "NeuralState",
     "Recollection",
     "SegmentMemory",
     "Store",

@@ -152,6 +152,14 @@ def integer(name: str, value: object, low: int, high: float = math.inf) -> int:
     return value
 
 
+def power_of_two(name: str, value: object) -> int:
+    """Refuse anything but 1, 2, 4 and so on; returns Python's own number."""
+    value = integer(name, value, 1)
+    if value & (value - 1):
+        raise ValueError(f"{name} must be a power of two; got {value}")
+    return value
+
+
 def _plain(value: object) -> object:
     """Return Python's own number of numpy's, which is stored and shown in its place."""
     if isinstance(value, np.integer):

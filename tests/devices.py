@@ -13,9 +13,12 @@ from cases import Case
 from torch import Tensor, nn
 
 import memlib
+from memlib.transformer import accumulate, heavy_hitters, looked_at, sinks, window
 
 WORDS = frozenset({"tokens", "story", "question", "lengths", "mask"})
-ALONE = {"DNCState", "Looks", "Recollection", "default_device", "programs"}  # named by no case
+ALONE = {  # named by no case
+    "DNCState", "Looks", "NeuralState", "Recollection", "default_device", "programs",
+}  # fmt: skip
 
 
 def where(tensor: Tensor) -> dict[str, Any]:
@@ -72,6 +75,18 @@ def _cached(_: nn.Module, keys: Tensor, values: Tensor, lengths: Tensor) -> tupl
     cache.reorder(torch.arange(len(keys), device=keys.device).flip(0))
     *readable, mask = cache.extend(keys, values, lengths=lengths)
     return *readable, mask, cache.lengths
+
+
+def _forgotten(_: nn.Module, keys: Tensor, values: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+    cache = memlib.KVCache(
+        len(keys), keys.shape[1], 6, keys.shape[-1], value_width=3, **where(keys)
+    )
+    cache.extend(keys, values)
+    total = accumulate(cache, weights)
+    scores = heavy_hitters(cache, total, recent=1) + looked_at(cache, weights, last=1, pool=1)
+    slots = cache.keep(scores, 2)
+    cache.keep(sinks(cache, 1) + window(cache), 2)
+    return cache.keys, cache.values, cache.positions, slots
 
 
 def _segments(model: nn.Module, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
@@ -176,6 +191,13 @@ MORE = [
         {"keys": "B H S M", "values": "B H S V", "lengths": "B"},
         "B H D M",
         constant=frozenset({"keys", "values", "lengths"}),
+    ),
+    Case(
+        "KVCache-keep",
+        _forgotten,
+        {"keys": "B H S M", "values": "B H S V", "weights": "B H S S"},
+        "B H D M",
+        constant=frozenset({"keys", "values", "weights"}),
     ),
     Case(
         "Store",

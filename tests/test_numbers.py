@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 import memlib
 from memlib import _checks as checks
-from memlib import programs, tasks
+from memlib import programs, tasks, transformer
 
 x = torch.linspace(-1, 1, 24).view(2, 3, 4)
 w = torch.full((2, 3), 1 / 3)
@@ -52,6 +52,15 @@ def cropped(lengths):
     return made.lengths
 
 
+def kept(rule, **options):
+    def forgetting(n, **numbers):
+        made = cache()
+        transformer.forget(made, n, lambda its: rule(its, **options, **numbers))
+        return made.positions
+
+    return forgetting
+
+
 def drawn(task, **options):
     return lambda **numbers: task(**options, **numbers, generator=torch.Generator().manual_seed(0))
 
@@ -81,8 +90,19 @@ CALLS = {
         lambda **n: memlib.knn_lm(x, x, texts(), **n), {"k": 2, "mix": 0.5, "strength": 2.5}
     ),
     "KVCache.crop": (cropped, {"lengths": 2}),
+    "sinks": (kept(transformer.sinks), {"n": 2, "first": 1}),
+    "heavy_hitters": (
+        kept(transformer.heavy_hitters, total=torch.eye(8)[:2]), {"n": 2, "recent": 1}
+    ),
+    "looked_at": (
+        kept(transformer.looked_at, weights=w[:, None, None]), {"n": 2, "last": 1, "pool": 3}
+    ),
     "Decoder.memory_tokens": (
         lambda **n: memlib.Decoder(5, 8, memory_tokens=2).memory_tokens(**n) * 0, {"batch_size": 2}
+    ),
+    "FastWeights.initial_state": (memlib.FastWeights(8, 2).initial_state, {"batch_size": 2}),
+    "NeuralMemory.initial_state": (
+        lambda **n: memlib.NeuralMemory(8, 2).initial_state(**n).second, {"batch_size": 2}
     ),
     "MemoryAttention.segment_memory": (
         memlib.MemoryAttention(8, 2).segment_memory, {"batch_size": 2, "slots": 3}
@@ -133,6 +153,16 @@ KEPT = {
         {"width": 8, "heads": 2, "kv_heads": 1, "head_width": 4, "window": 3, "base": 100.0},
     ),
     "MemoryAttention-divided": (memlib.MemoryAttention, {"width": 8, "heads": 2}),
+    "FastWeights": (
+        memlib.FastWeights,
+        {"width": 8, "heads": 2, "key_width": 5, "value_width": 3, "chunk": 4},
+    ),
+    "FastWeights-divided": (memlib.FastWeights, {"width": 8, "heads": 2}),
+    "NeuralMemory": (
+        memlib.NeuralMemory,
+        {"width": 8, "heads": 2, "hidden": 5, "key_width": 4, "value_width": 3, "rate": 0.5,
+         "chunk": 4},
+    ),
     "FeedForward": (memlib.FeedForward, {"width": 8, "slots": 5}),
     "Decoder": (
         memlib.Decoder,

@@ -19,11 +19,6 @@ BOOK = Path(__file__).resolve().parents[1] / "book"
 WORDS, LINES, FIGURE = 150, 8, 2  # words and lines a minute, minutes a figure
 COLUMNS, LONG, ASSERTS = 72, 20, 2  # of a visible cell
 EXERCISES = "## Exercises"
-# Sections on matrix rules: a chapter of their own will take them. They have no budget until then.
-LATER = {
-    "transformer": ("### Recall against memory",),
-    "models": ("### Before it: fast weights", "## An experiment", "## Watching the memory"),
-}
 DRAWS = re.compile(
     r"\b(figure|plt|axes|axis|ax|svg|show|plots?|player|animate|explore|display|image)\b"
 )
@@ -82,22 +77,12 @@ def load(name: str) -> list[Cell]:
     return cells
 
 
-def parts(cells: list[Cell], name: str = "") -> tuple[list[Cell], list[Cell]]:
-    """The cells before the exercises, without the sections that wait, and those from there on."""
+def parts(cells: list[Cell]) -> tuple[list[Cell], list[Cell]]:
+    """The cells before the exercises, and those from there on."""
     headings = [source(c).lstrip() if c["cell_type"] == "markdown" else "" for c in cells]
     starts = [i for i, text in enumerate(headings) if text.startswith(EXERCISES)]
     end = starts[0] if starts else len(cells)
-    kept, waiting = [], 0
-    for cell, text in zip(cells[:end], headings, strict=False):
-        if found := re.match(r"(#+) [^\n]*", text):
-            level = len(found[1])
-            if waiting and level <= waiting:
-                waiting = 0
-            if text.startswith(LATER.get(name, ())):
-                waiting = level
-        if not waiting:
-            kept.append(cell)
-    return kept, cells[end:]
+    return cells[:end], cells[end:]
 
 
 def measure(cells: list[Cell]) -> Reading:
@@ -115,9 +100,9 @@ def measure(cells: list[Cell]) -> Reading:
     return total
 
 
-def time(cells: list[Cell], name: str = "") -> int:
+def time(cells: list[Cell]) -> int:
     """The minutes that a chapter takes, in fives."""
-    return 5 * round(measure(parts(cells, name)[0]).minutes / 5)
+    return 5 * round(measure(parts(cells)[0]).minutes / 5)
 
 
 def faults(cells: list[Cell]) -> list[str]:
@@ -137,7 +122,7 @@ def faults(cells: list[Cell]) -> list[str]:
 def main(names: list[str]) -> None:
     """Prints what each chapter asks of a reader, and, of those named, what is too long."""
     for name in names or order():
-        total = measure(parts(load(name), name)[0])
+        total = measure(parts(load(name))[0])
         print(f"{name:24} {total.words:5} words {total.visible:4} visible lines", end="")
         print(f" {total.folded:4} folded {total.figures:3} figures {total.minutes:6.0f} minutes")
         if names:

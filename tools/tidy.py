@@ -127,7 +127,7 @@ def book(folder: Path) -> dict[Path, str]:
             if cell["cell_type"] == "markdown":
                 name = path.relative_to(folder).as_posix()
                 text = refer("".join(cell["source"]), name, numbers)
-                text = TIME.sub(f"about {reading.time(notebook['cells'], path.stem)} minutes", text)
+                text = TIME.sub(f"about {reading.time(notebook['cells'])} minutes", text)
                 cell["source"] = text.splitlines(keepends=True)
     pages = {
         path: refer(path.read_text("utf-8"), path.relative_to(folder).as_posix(), numbers)

@@ -16,7 +16,8 @@ general         a channel a channel a channel
 =============== ========= ========= =========
 """
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,25 +94,44 @@ def fast_weights(
     write = checks.one_each("write", write, values.shape, query, -torch.inf)
     if erase is not None:
         erase = checks.one_each("erase", erase, keys.shape, query, -torch.inf)
-    if decay is not None:
-        decay = _at_tokens(_each(decay, keys), mask, elsewhere=1.0)
-        checks.within("decay", decay, 0, 1)
-    q, k, v = (_at_tokens(_single(x), mask) for x in (query, keys, values))
-    written = _at_tokens(v * write, mask)
-    erasing = None if erase is None else _at_tokens(k * erase, mask)
-    before = q.new_zeros(*q.shape[:2], q.shape[-1], v.shape[-1]) if state is None else state
-    run = _by_steps if chunk == 1 or query.shape[2] < 2 else by_chunks
-    exactly = nullcontext() if q.is_meta else torch.autocast(q.device.type, enabled=False)
-    with exactly:
-        reads, after = run(q, k, written, erasing, decay, _single(before), chunk)
-    reads, after = reads.to(query.dtype), after.to(before.dtype)
-    inputs = {"query": q, "keys": k, "values": v, "state": before}
+    if decay is not None:  # what padding holds of it is not looked at
+        limits = (-torch.inf,) if isinstance(decay, Tensor) else (0.0, 1.0)
+        decay = _each(checks.one_each("decay", decay, keys.shape, query, *limits), keys)
+        checks.within("decay", decay := _at_tokens(decay, mask, elsewhere=1.0), 0, 1)
+    options: dict[str, Any] = {"write": write, "erase": erase, "decay": decay}
+    reads, after = _fast_weights(query, keys, values, state, **options, mask=mask, chunk=chunk)
+    tensors = {"query": query, "keys": keys, "values": values}
+    tokens = {name: _at_tokens(x, mask) for name, x in tensors.items()}
     for result in (reads, after):
-        checks.finite(result, **inputs, write=write, erase=erase, decay=decay)
+        checks.finite(result, **tokens, state=state, **options)
     return reads, after
 
 
-# The formulas, each in one place. They trust their arguments: q, k, w v, b k and d at all tokens.
+# The formulas, each in one place. They trust their arguments.
+
+
+def _fast_weights(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    state: Tensor | None,
+    *,
+    write: float | Tensor = 1.0,
+    erase: float | Tensor | None = None,
+    decay: float | Tensor | None = None,
+    mask: Tensor | None = None,
+    chunk: int = 16,
+) -> tuple[Tensor, Tensor]:
+    q, k, v = (_at_tokens(_single(x), mask) for x in (query, keys, values))
+    written = _at_tokens(v * write, mask)
+    erasing = None if erase is None else _at_tokens(k * erase, mask)
+    if decay is not None:
+        decay = _at_tokens(_each(decay, keys), mask, elsewhere=1.0)
+    before = q.new_zeros(*q.shape[:2], q.shape[-1], v.shape[-1]) if state is None else state
+    run = _by_steps if chunk == 1 or query.shape[2] < 2 else by_chunks
+    with _exactly(query):
+        reads, after = run(q, k, written, erasing, decay, _single(before), chunk)
+    return reads.to(query.dtype), after.to(before.dtype)
 
 
 def _by_steps(
@@ -134,6 +154,11 @@ def _by_steps(
     return torch.cat(reads, dim=2), state
 
 
+def _exactly(x: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which autocast, where it is on, rounds nothing to half precision."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+
+
 def _at_tokens(x: Tensor, mask: Tensor | None, elsewhere: float = 0.0) -> Tensor:
     """Replace what padding holds, (B, H, T, M), whatever it is."""
     return x if mask is None else x.masked_fill(~mask[:, None, :, None], elsewhere)
@@ -142,8 +167,7 @@ def _at_tokens(x: Tensor, mask: Tensor | None, elsewhere: float = 0.0) -> Tensor
 def _each(decay: float | Tensor, keys: Tensor) -> Tensor:
     """Return the decay of each token, (B, H, T, M), or (B, H, T, 1) where one number says it."""
     if not isinstance(decay, Tensor):
-        return torch.full_like(_single(keys[..., :1]), checks.number("decay", decay, 0, 1))
-    checks.one_each("decay", decay, keys.shape, keys, -torch.inf)
+        return torch.full_like(_single(keys[..., :1]), decay)
     return _single(decay).expand(*keys.shape[:-1], decay.shape[-1] if decay.ndim else 1)
 
 
@@ -172,7 +196,4 @@ def _check(
             checks.alike(query=query, state=state)
     if mask is not None:
         _check_mask(mask, B, T, query)
-    chunk = checks.integer("chunk", chunk, 1)
-    if chunk & (chunk - 1):
-        raise ValueError(f"chunk must be a power of two; got {chunk}")
-    return chunk
+    return checks.power_of_two("chunk", chunk)

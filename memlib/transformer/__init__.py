@@ -3,6 +3,14 @@
 from memlib.transformer.cache import KVCache
 from memlib.transformer.decoder import Decoder
 from memlib.transformer.feed_forward import FeedForward
+from memlib.transformer.forgetting import (
+    accumulate,
+    forget,
+    heavy_hitters,
+    looked_at,
+    sinks,
+    window,
+)
 from memlib.transformer.layers import MemoryAttention
 from memlib.transformer.segments import SegmentMemory
 
@@ -12,4 +20,10 @@ __all__ = [
     "KVCache",
     "MemoryAttention",
     "SegmentMemory",
+    "accumulate",
+    "forget",
+    "heavy_hitters",
+    "looked_at",
+    "sinks",
+    "window",
 ]

@@ -8,11 +8,22 @@ import math
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memlib import _checks as checks
 from memlib.transformer.positions import _are_tokens, _check_lengths, _next, _take, _visible
-from memlib.transformer.slots import _filled, _held, _Route, _route
+from memlib.transformer.slots import (
+    _best,
+    _bounded,
+    _Bounds,
+    _ends,
+    _filled,
+    _held,
+    _Route,
+    _route,
+    _taken,
+)
 
 
 class _New(NamedTuple):
@@ -21,7 +32,7 @@ class _New(NamedTuple):
     keys: Tensor  # (B, G, T, M)
     values: Tensor  # (B, G, T, V)
     mask: Tensor | None  # (B, T), which of them are tokens and not padding
-    in_place: bool  # first stored, then read: a token a row, without a gradient
+    in_place: bool  # first stored, then read: without a gradient, and nothing is overwritten
     even: int  # the length of all rows, if it is one and all get T tokens; else -1
     where: _Route | int  # they go; a number is the first of slots side by side, alike in all rows
 
@@ -34,11 +45,15 @@ class KVCache(nn.Module):
     be of different lengths and are on their own: padding takes no slot and no position.
 
     ====== ================================= ==================================
-    ring   token of position p lies in slot  when all slots are taken
+    ring   the next token goes to            when all slots are taken
     ====== ================================= ==================================
-    no     p                                 `extend` refuses
-    yes    p mod N                           the oldest token is overwritten
+    no     the first free slot               `extend` refuses
+    yes    the slot after the newest token's the oldest token is overwritten
     ====== ================================= ==================================
+
+    A token's position is the number of tokens that its row had seen before it, wherever it lies:
+    it stays what it was when `keep` moves tokens together, and the slots of those it drops are
+    free again.
 
     Args:
         batch_size: number of rows B, each with a length of its own.
@@ -123,14 +138,15 @@ class KVCache(nn.Module):
         self.register_buffer("keys", keys)
         self.register_buffer("values", keys.new_zeros(batch_size, heads, slots, value_width))
         where: dict[str, Any] = {"dtype": torch.long, "device": keys.device}
-        self.register_buffer("positions", torch.full((batch_size, slots), -1, **where))
-        self.register_buffer("lengths", torch.zeros(batch_size, **where))
-        self._known = [0, 0, 0, 0]  # which lengths, in which version, have what bounds
+        with torch.inference_mode(False):  # in which tensors would have no version
+            self.register_buffer("positions", torch.full((batch_size, slots), -1, **where))
+            self.register_buffer("lengths", torch.zeros(batch_size, **where))
+        self._known: list[Any] = [0, 0, 0, None]  # which tensors, in which versions, have bounds
         self._replayed = False  # whether a CUDA graph changes the lengths and not their version
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         nn.Module.__setstate__(self, state)
-        self._known = [0, 0, 0, 0]  # of a tensor that is another one here
+        self._known = [0, 0, 0, None]  # of tensors that are others here
 
     def reset_parameters(self) -> None:
         """Forget all tokens; it is also what `torch.nn.utils.skip_init` leaves to be done."""
@@ -193,12 +209,12 @@ class KVCache(nn.Module):
         return readable
 
     def crop(self, lengths: int | Tensor) -> None:
-        """Forget the newest tokens of rows with more than `lengths`, a number or (B,) integers.
+        """Forget the newest tokens of rows that saw more than `lengths`, a number or (B,) integers.
 
         Raises:
             TypeError: lengths are neither an integer nor a tensor of them.
-            ValueError: a wrong shape, a negative length, or a full ring, where what would have to
-                be readable again may be gone; 0 always works.
+            ValueError: a wrong shape, a negative length, or a ring that was full, where what would
+                have to be readable again may be gone; 0 always works.
         """
         if isinstance(lengths, Tensor):
             _check_lengths(lengths, self.lengths.shape[0], None, self.lengths)
@@ -210,10 +226,40 @@ class KVCache(nn.Module):
             row = int(lost.nonzero()[0])
             raise ValueError(
                 f"lengths must be 0 or at least {int(self.lengths[row])} in row {row}, whose ring "
-                f"of {self.slots} slots is full; got {int(lengths[row])}"
+                f"of {self.slots} slots may have lost others; got {int(lengths[row])}"
             )
         self.lengths.copy_(self.lengths.minimum(lengths))
         self.positions.copy_(_held(self.positions, self.lengths))
+
+    def keep(self, scores: Tensor, n: int) -> Tensor:
+        """Forget all but the n tokens of each row with the highest scores.
+
+        They move together, to the first slots and in the order of their positions, which stay
+        what they were. Rules that give scores are in `memlib.transformer.forgetting`.
+
+        Args:
+            scores: (B, N), a number a slot, infinite ones included; of equal ones the older token
+                stays. What stands at a free slot is not looked at.
+            n: how many tokens stay in a row; all where it holds no more.
+
+        Returns:
+            Slots (B, n), or (B, N) if n is larger, in which the tokens were that are now in the
+            first ones; ``x.gather(1, slots)`` moves along whatever else is kept a slot.
+
+        Raises:
+            TypeError: n is no integer, or scores are no tensor of floating-point numbers.
+            ValueError: a wrong shape or device, NaN, or a negative n. After an error the cache is
+                as it was.
+        """
+        n, held = self._check_scores(scores, n), _held(self.positions, self.lengths)
+        batch, slots = held.shape
+        if n >= slots:
+            return torch.arange(slots, device=scores.device).expand(batch, -1)
+        stay = _best(scores, held, n)
+        for buffer in (self.keys, self.values):
+            buffer.narrow(2, 0, n).copy_(_take(buffer, stay, 2))
+        self.positions.copy_(F.pad(held.gather(1, stay), (0, slots - n), value=-1))
+        return stay
 
     def reorder(self, rows: Tensor) -> None:
         """Let row b go on as row ``rows[b]`` was, for beam search; rows are (B,) integers.
@@ -224,8 +270,11 @@ class KVCache(nn.Module):
         """
         batch = self.lengths.shape[0]
         _check_lengths(rows, batch, batch - 1, self.lengths, "rows", "B - 1")
+        bounds = self._bounds()
         for buffer in self.buffers():
             buffer.copy_(buffer.index_select(0, rows))
+        if bounds and bounds.even:
+            self._remember(self.positions, self.lengths, bounds)
 
     def extra_repr(self) -> str:
         """Return the sizes shown by ``print(module)``."""
@@ -245,8 +294,8 @@ class KVCache(nn.Module):
         batch, heads, slots, width = held_keys.shape
         if not (
             bounds
-            and bounds[0] == bounds[1]
-            and (bounds[0] < slots or self.ring)
+            and bounds.even
+            and (bounds.gapless if self.ring else bounds.most < slots)
             and isinstance(keys, Tensor)
             and isinstance(values, Tensor)
             and keys.shape == (batch, heads, 1, width)
@@ -259,11 +308,11 @@ class KVCache(nn.Module):
             and math.isfinite(_sum(keys, values))
         ):
             return None
-        after = bounds[0] + 1
-        where = bounds[0] % slots, 0, min(after, slots)
+        where = bounds.most % slots, 0, min(bounds.most + 1, slots)
         readable = _put(held_keys, keys, *where), _put(held_values, values, *where), None
-        self.positions.narrow(1, where[0], 1).fill_(bounds[0])
-        self._remember(self.lengths.add_(1), after, after)
+        positions, lengths = self.positions, self.lengths
+        positions.narrow(1, where[0], 1).fill_(bounds.low)
+        self._remember(positions, lengths.add_(1), bounds.after(1))
         return readable
 
     # What the layer calls, having checked its arguments: _new, _join, and _commit once all went
@@ -272,66 +321,82 @@ class KVCache(nn.Module):
 
     def _new(self, keys: Tensor, values: Tensor, mask: Tensor | None) -> _New:
         """Find out where new tokens go."""
-        tokens, even = keys.shape[2], self._even(mask)
-        tracked = torch.is_grad_enabled() and (keys.requires_grad or values.requires_grad)
-        first = even % self.slots
+        tokens, even, bounds = keys.shape[2], self._even(mask), self._bounds()
+        graph = torch.is_grad_enabled()
+        in_place = not (graph and (keys.requires_grad or values.requires_grad))
+        if tokens != 1:  # a ring would overwrite what they read, a gradient wants a copy
+            in_place = even < 0 and not self.ring and not graph
+        first = bounds.most % self.slots if bounds else 0
         side_by_side = even >= 0 and first + tokens <= self.slots
         where: _Route | int = first if side_by_side else self._route(tokens, mask)
-        return _New(keys, values, mask, tokens == 1 and not tracked, even, where)
+        return _New(keys, values, mask, in_place, even, where)
 
-    def _join(self, new: _New, window: int | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return the keys and values that new tokens may read, and which each of them may."""
+    def _join(
+        self, new: _New, window: int | None = None, from_first: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the keys and values that new tokens may read, and which each of them may.
+
+        Without a ring, each lies where its slot is, counted from the first of those returned;
+        that is slot 0 if there is no window, or `from_first`.
+        """
         keys, values, mask, in_place, even, where = new
-        window = self.slots if self.ring and window is None else window
-        low, high = (even, even) if even >= 0 else self._bounds() or (0, self.slots)
-        stop = min(high + in_place, self.slots)
-        if in_place and even >= 0 and (not self.ring or stop <= (window or stop)):
-            start = 0 if self.ring or window is None else max(0, stop - window)
-            put = even % self.slots, start, stop - start
-            return _put(self.keys, keys, *put), _put(self.values, values, *put), None
-        tokens, rows = keys.shape[2], slice(1 if even >= 0 else None)
+        tokens, window = keys.shape[2], self.slots if self.ring and window is None else window
+        least, most, gapless = (self._bounds() or _Bounds(0, 0, 0, self.slots, False))[2:]
+        rows = slice(1 if even >= 0 and gapless else None)  # one may stand for all
+        laid = in_place or (even < 0 and not self.ring)  # new ones are in their slots
+        stop = min(most + laid * tokens, self.slots)
         # the slots with tokens that the window of any row reaches
-        start = 0 if self.ring or window is None else max(0, low + 1 - window)
-        held = self.keys[:, :, start:stop], self.values[:, :, start:stop]
+        start = 0 if self.ring or window is None or from_first else max(0, least + 1 - window)
+        if in_place and even >= 0 and (window is None or (gapless and stop - start <= window)):
+            put = most % self.slots, start, stop - start
+            return _put(self.keys, keys, *put), _put(self.values, values, *put), None
         queries = self._next(tokens, mask)
-        if in_place:
-            self._store(new)
-            route = self._route(1, mask) if isinstance(where, int) else where
+        if laid:
+            keys, values = self._store(new)
+            route = self._route(tokens, mask) if isinstance(where, int) else where
             places = route.positions[rows, start:stop]
-            return *held, _visible(queries, places, window)
+            keys, values = keys[:, :, start:stop], values[:, :, start:stop]
+            return keys, values, _visible(queries, places, window)
         places = _held(self.positions, self.lengths)[rows, start:stop]
         places = torch.cat((places, queries.expand(len(places), -1)), dim=1)
         if stop > start:
+            held = self.keys[:, :, start:stop], self.values[:, :, start:stop]
             keys, values = (torch.cat(x, dim=2) for x in zip(held, (keys, values), strict=True))
         return keys, values, _visible(queries, places, window)
 
     def _commit(self, new: _New) -> None:
         """Make the tokens part of the memory."""
-        where, even, tokens = new.where, new.even, new.keys.shape[2]
+        where, even, tokens, bounds = new.where, new.even, new.keys.shape[2], self._bounds()
         if not new.in_place:
-            self._store(new)
+            detached = new._replace(keys=new.keys.detach(), values=new.values.detach())
+            self._store(detached._replace(in_place=True))
         if isinstance(where, int):
             places = self.positions.narrow(1, where, tokens)
             places.fill_(even) if tokens == 1 else places.copy_(self._next(tokens))
-            self._remember(self.lengths.add_(tokens), even + tokens, even + tokens)
-            return
-        bounds = self._bounds()
-        self.positions.copy_(where.positions)
-        self.lengths.copy_(where.lengths)
-        if new.mask is None and bounds:
-            self._remember(self.lengths, bounds[0] + tokens, bounds[1] + tokens)
+            self.lengths.add_(tokens)
+        else:
+            self.positions.copy_(where.positions)
+            self.lengths.copy_(where.lengths)
+        if bounds:
+            after = bounds.after(tokens)
+            if new.mask is not None and not isinstance(where, int):
+                after = _Bounds(*_ends(where.lengths, where.taken), bounds.gapless)
+            self._remember(self.positions, self.lengths, after)
 
-    def _store(self, new: _New) -> None:
-        """Put the keys and values into their slots."""
-        where = new.where
-        for buffer, x in ((self.keys, new.keys.detach()), (self.values, new.values.detach())):
+    def _store(self, new: _New) -> list[Tensor]:
+        """Put keys and values into their slots, or, if not in place, into those of copies."""
+        where, after = new.where, []
+        for held, x in ((self.keys, new.keys), (self.values, new.values)):
+            buffer = held if new.in_place else held.clone()
             if isinstance(where, int):
                 buffer.narrow(2, where, x.shape[2]).copy_(x)
-                continue
-            slot = where.slot[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
-            x = x if where.column is None else _take(x, where.column, 2)
-            fresh = where.new[:, None, :, None]
-            buffer.scatter_(2, slot, x.to(buffer.dtype).where(fresh, buffer.gather(2, slot)))
+            else:
+                slot = where.slot[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
+                x = x if where.column is None else _take(x, where.column, 2)
+                fresh = where.new[:, None, :, None]
+                buffer.scatter_(2, slot, x.to(buffer.dtype).where(fresh, buffer.gather(2, slot)))
+            after.append(buffer)
+        return after
 
     def _route(self, tokens: int, mask: Tensor | None) -> _Route:
         return _route(self.positions, self.lengths, tokens, mask, self.ring)
@@ -342,33 +407,35 @@ class KVCache(nn.Module):
             return _next(self.lengths, tokens, mask)
         return torch.arange(even, even + tokens, device=self.lengths.device).unsqueeze(0)
 
-    def _bounds(self) -> tuple[int, int] | None:
-        """Return the least and the largest length; None where values may not be looked at.
+    def _bounds(self) -> _Bounds | None:
+        """Return what is known of all rows; None where values may not be looked at.
 
-        They are kept beside the tensor, so that a decoding step need not wait for the device;
-        its version tells whether it was changed by anything but `_commit`.
+        It is kept beside the tensors, so that a decoding step need not wait for the device;
+        their versions tell whether they were changed by anything but `_commit`.
         """
-        lengths = self.lengths
+        positions, lengths = self.positions, self.lengths
         if torch.compiler.is_compiling() or lengths.is_meta:
             return None
         if checks.captured(lengths):
             self._replayed = True
             return None
-        owner, version, low, high = self._known
+        owner, version, of_positions, found = self._known
         known = owner == id(lengths) and not (self._replayed or lengths.is_inference())
-        if not known or version != lengths._version:
-            low, high = (int(x) for x in lengths.aminmax()) if lengths.numel() else (0, 0)
-            self._remember(lengths, low, high)
-        return low, high
+        if known and version == lengths._version and of_positions == positions._version:
+            bounds: _Bounds = found
+            return bounds
+        bounds = _bounded(positions, lengths, self.ring)
+        self._remember(positions, lengths, bounds)
+        return bounds
 
-    def _remember(self, lengths: Tensor, low: int, high: int) -> None:
+    def _remember(self, positions: Tensor, lengths: Tensor, bounds: _Bounds) -> None:
         if not lengths.is_inference():  # which has no version
-            self._known[:] = id(lengths), lengths._version, low, high
+            self._known[:] = id(lengths), lengths._version, positions._version, bounds
 
     def _check_room(self, tokens: int, mask: Tensor | None) -> None:
-        if self.ring or not (bounds := self._bounds()) or bounds[1] + tokens <= self.slots:
+        if self.ring or not (bounds := self._bounds()) or bounds.most + tokens <= self.slots:
             return
-        free = self.slots - self.lengths
+        free = self.slots - _taken(_held(self.positions, self.lengths), self.ring)
         new = torch.full_like(free, tokens) if mask is None else mask.sum(-1)
         if checks.anywhere(new > free):
             row = int((new > free).nonzero()[0])
@@ -377,10 +444,23 @@ class KVCache(nn.Module):
                 f"{row}; got {int(new[row])}"
             )
 
+    def _check_scores(self, scores: Tensor, n: int) -> int:
+        checks.untraced()
+        checks.tensor("scores", scores)
+        batch, slots = self.positions.shape
+        checks.shape("scores", scores, "(B, N)", B=batch, N=slots)
+        checks.together(**{"the cache": self.keys, "scores": scores})
+        wrong = scores.isnan() & (_held(self.positions, self.lengths) >= 0)
+        if checks.anywhere(wrong):
+            raise ValueError(
+                f"scores must be numbers; got NaN at {tuple(wrong.nonzero()[0].tolist())}"
+            )
+        return checks.integer("n", n, 0)
+
     def _even(self, mask: Tensor | None) -> int:
         """Return the length of all rows if it is one, and all get as many tokens; else -1."""
         bounds = self._bounds()
-        return bounds[0] if mask is None and bounds and bounds[0] == bounds[1] else -1
+        return bounds.low if mask is None and bounds and bounds.even else -1
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Fill in the positions, which older states lack."""

@@ -1,6 +1,8 @@
-"""A small Transformer for sequences of tokens, made of `MemoryAttention` and `FeedForward`."""
+"""A small Transformer for sequences of tokens: layers that mix them, and `FeedForward`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
@@ -9,36 +11,14 @@ from typing_extensions import TypeVar  # which torch brings
 
 from memlib import _checks as checks
 from memlib.attention.scores import _similarity
+from memlib.transformer.blocks import _Block, _look_at, _settle
 from memlib.transformer.cache import KVCache
-from memlib.transformer.feed_forward import FeedForward
-from memlib.transformer.layers import SCALE, LayerMemory, MemoryAttention, Positions
+from memlib.transformer.layers import SCALE, MemoryAttention, Positions
 from memlib.transformer.positions import _are_tokens
 from memlib.transformer.segments import SegmentMemory
 
-M = TypeVar(
-    "M", bound=Sequence[KVCache] | Sequence[SegmentMemory] | Tensor | None, default=Tensor | None
-)
-
-
-class _Block(nn.Module):
-    """Attention over the tokens so far, then a memory learned in training, each added to x."""
-
-    def __init__(self, attention: MemoryAttention, slots: int, **factory: Any) -> None:
-        super().__init__()
-        self.attention = attention
-        self.attention_norm = nn.LayerNorm(attention.width, **factory)
-        self.feed_forward = FeedForward(attention.width, slots, **factory) if slots else None
-        self.feed_forward_norm = nn.LayerNorm(attention.width, **factory) if slots else None
-
-    def forward(
-        self, x: Tensor, memory: LayerMemory, mask: Tensor | None, need_weights: bool
-    ) -> tuple[Tensor, Any, Tensor | None]:
-        norm, attention = self.attention_norm, self.attention
-        y, after, weights = attention._step(norm(x), memory, mask, need_weights)
-        x = x + y
-        if self.feed_forward is not None and self.feed_forward_norm is not None:
-            x = x + self.feed_forward._look(self.feed_forward_norm(x))
-        return x, after, weights
+M = TypeVar("M", bound=Sequence[Any] | Tensor | None, default=Tensor | None)
+MakeLayer = Callable[..., nn.Module]
 
 
 class Decoder(nn.Module):
@@ -58,6 +38,10 @@ class Decoder(nn.Module):
     a tensor (B, K, D) `memory_tokens`: K vectors that the model writes itself
     ================== =============================================================
 
+    Another layer may stand in the place of attention, in all blocks or in some: a module that is
+    called as `MemoryAttention` is, ``layer(x, memory, mask=mask)``, and returns outputs and the
+    memory after. Its memory is made by its own `cache` or `segment_memory`, else `initial_state`.
+
     With memory tokens, a call runs over the K tokens as they were, the text, and the K tokens
     again; what comes out at the latter is the memory after. A window counts them too. Gradients
     flow through them from segment to segment until they are detached.
@@ -73,12 +57,14 @@ class Decoder(nn.Module):
         length: positions in the tables of learned positions.
         slots: of each feed-forward memory; 4 D when None, and 0 leaves them out.
         memory_tokens: number K of memory tokens.
+        layer: what makes the layer of a block, called with width, heads, device and dtype; of
+            several each has its turn. None is `MemoryAttention` with the options above.
         device: of the parameters.
         dtype: of the parameters.
 
     Raises:
-        TypeError: a size is no integer, or the dtype not real.
-        ValueError: see `MemoryAttention`.
+        TypeError: a size is no integer, the dtype not real, or a layer no module.
+        ValueError: see `MemoryAttention`; no layer at all.
 
     Source:
         Vaswani et al. 2017 (arXiv 1706.03762), as in GPT-2 with the norm first, without biases
@@ -115,6 +101,15 @@ class Decoder(nn.Module):
         ...     alone = model(text.unsqueeze(0))[0].argmax(-1)
         >>> torch.equal(alone[0, :-1], text[1:])
         True
+
+        A window in every other block:
+
+        >>> from functools import partial
+        >>> from memlib import MemoryAttention
+        >>> near = partial(MemoryAttention, window=8)
+        >>> model = Decoder(50, 16, layers=4, heads=2, layer=(near, None))
+        >>> [layer.window for layer in model.attention]
+        [8, None, 8, None]
     """
 
     def __init__(
@@ -130,6 +125,7 @@ class Decoder(nn.Module):
         length: int = 1024,
         slots: int | None = None,
         memory_tokens: int = 0,
+        layer: MakeLayer | Sequence[MakeLayer | None] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -143,11 +139,19 @@ class Decoder(nn.Module):
         like = torch.empty(0, device=device, dtype=dtype)
         checks.tensor("dtype", like)
         factory: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
-        options = {"positions": positions, "window": window, "length": length} | factory
+        options: dict[str, Any] = {"positions": positions, "window": window, "length": length}
         self.embedding = nn.Parameter(like.new_empty(vocab_size, width))
         self.tokens = nn.Parameter(like.new_empty(memory_tokens, width)) if memory_tokens else None
-        layers_ = (MemoryAttention(width, heads, kv_heads, **options) for _ in range(layers))
-        self.blocks = nn.ModuleList(_Block(layer, slots, **factory) for layer in layers_)
+        makers = (layer,) if layer is None or callable(layer) else tuple(layer)
+        if not makers:
+            raise ValueError("layer must be what makes a layer, or several of them; got none")
+        self.blocks = nn.ModuleList()
+        for make in islice(cycle(makers), layers):
+            make = make or partial(MemoryAttention, kv_heads=kv_heads, **options)
+            made = make(width, heads, **factory)
+            if not isinstance(made, nn.Module):
+                raise TypeError(f"layer must make a torch.nn.Module; got {type(made).__name__}")
+            self.blocks.append(_Block(made, width, slots, **factory))
         self.norm = nn.LayerNorm(width, **factory)
         self._reset_tokens()
 
@@ -159,12 +163,18 @@ class Decoder(nn.Module):
         self._reset_tokens()
 
     def cache(self, batch_size: int = 1, slots: int | None = None) -> tuple[KVCache, ...]:
-        """Return an empty `KVCache` for each layer, see `MemoryAttention.cache`."""
-        return tuple(layer.cache(batch_size, slots) for layer in self.attention)
+        """Return an empty `KVCache` for each layer, see `MemoryAttention.cache`.
+
+        For a layer that has none it is the layer's `initial_state`.
+        """
+        return self._memories("cache", batch_size, slots)
 
     def segment_memory(self, batch_size: int = 1, slots: int = 64) -> tuple[SegmentMemory, ...]:
-        """Return an empty `SegmentMemory` for each layer, of the last `slots` inputs."""
-        return tuple(layer.segment_memory(batch_size, slots) for layer in self.attention)
+        """Return an empty `SegmentMemory` for each layer, of the last `slots` inputs.
+
+        For a layer that has none it is the layer's `initial_state`.
+        """
+        return self._memories("segment_memory", batch_size, slots)
 
     def memory_tokens(self, batch_size: int = 1) -> Tensor:
         """Return the learned memory tokens before the first segment, (B, K, D).
@@ -255,13 +265,11 @@ class Decoder(nn.Module):
             if mask is not None:
                 around = mask.new_ones(memory.shape[:2])
                 mask = torch.cat((around, mask, around), dim=1)
-        for layer, part in zip(self.attention, layers, strict=True):
-            layer._check_memory(part, x, mask)
-
-        steps = []
-        for block, layer in zip(self.blocks, layers, strict=True):
-            x, after, weights = block(x, layer, mask, need_weights)
-            steps.append((after, weights))
+        pending = [_look_at(*one, x, mask) for one in zip(self.attention, layers, strict=True)]
+        looks = []
+        for i, block in enumerate(self.blocks):
+            x, pending[i], weights = block(x, pending[i], mask, need_weights)
+            looks.append(weights)
         x = self.norm(x)
         if self.tokens is not None:
             count = len(self.tokens)
@@ -269,20 +277,27 @@ class Decoder(nn.Module):
         logits = _similarity(x, self.embedding, "dot")
         if padding is not None:
             logits = logits.masked_fill(padding.unsqueeze(-1), 0)
-        past = {f"memory[{i}].inputs": getattr(m, "inputs", None) for i, m in enumerate(layers)}
-        checks.finite(logits, embedding=self.embedding, memory=memory, **past)
+        checks.finite(logits, embedding=self.embedding, **_numbers(memory))
         if self.tokens is None and memory is not None:
-            done = zip(self.attention, layers, steps, strict=True)
-            memory = tuple(layer._commit(old, after) for layer, old, (after, _) in done)
-        return (logits, memory, [w for _, w in steps]) if need_weights else (logits, memory)
+            memory = tuple(map(_settle, self.attention, pending))
+        return (logits, memory, looks) if need_weights else (logits, memory)
 
     if TYPE_CHECKING:
         __call__ = forward  # nn.Module says that it returns Any
 
     @property
-    def attention(self) -> list[MemoryAttention]:
-        """The attention layers, from the first to the last."""
-        return [block.attention for block in self.blocks]  # type: ignore[misc]
+    def attention(self) -> list[Any]:
+        """The layers that mix tokens, `MemoryAttention` unless others were asked for."""
+        return [block.attention for block in self.blocks]
+
+    def _memories(self, name: str, batch_size: int, slots: int | None) -> tuple[Any, ...]:
+        """Return of each layer what its method of this name makes, or else its initial state."""
+        return tuple(
+            getattr(layer, name)(batch_size, slots)
+            if hasattr(layer, name)
+            else layer.initial_state(batch_size)
+            for layer in self.attention
+        )
 
     def _a_layer(self, memory: object) -> Sequence[Any]:
         """Return a memory for each layer."""
@@ -307,3 +322,12 @@ class Decoder(nn.Module):
         for parameter in (self.embedding, self.tokens):
             if parameter is not None:
                 nn.init.normal_(parameter, std=SCALE)
+
+
+def _numbers(memory: Any) -> dict[str, Tensor]:
+    """Return the tensors of a memory that a result may be off by, by their names."""
+    if isinstance(memory, Tensor):
+        return {"memory": memory}
+    parts = {f"memory[{i}]": part for i, part in enumerate(memory or ())}
+    inputs = {f"{n}.inputs": m.inputs for n, m in parts.items() if isinstance(m, SegmentMemory)}
+    return inputs | {name: part for name, part in parts.items() if isinstance(part, Tensor)}

@@ -12,9 +12,9 @@ from typing_extensions import TypeVar  # which torch brings
 
 from memlib import _checks as checks
 from memlib.attention.verbs import _attend
+from memlib.transformer.blocks import Layer
 from memlib.transformer.cache import KVCache, _check_finite, _New
 from memlib.transformer.positions import (
-    _are_tokens,
     _check_lengths,
     _next,
     _rotate,
@@ -30,7 +30,7 @@ M = TypeVar("M", bound=LayerMemory, default=None)
 SCALE = 0.02  # standard deviation of what is learned for tokens and positions, as in GPT-2
 
 
-class MemoryAttention(nn.Module):
+class MemoryAttention(Layer):
     r"""Causal attention in H heads whose past is a memory: :math:`o_t = \sum_{i \le t} w_{ti} v_i`.
 
     The read is `memlib.attend`. Query head h reads the keys and values of head
@@ -204,10 +204,10 @@ class MemoryAttention(nn.Module):
 
         Returns:
             Outputs (B, T, D), 0 at padding, and the memory after, which is None, the same cache or
-            a new `SegmentMemory`. With `need_weights` also the weights (B, H, T, N') over the slots
-            of the memory, as far as they are filled and a window reaches, then over x; 0 at
-            padding. One that comes alone, without a gradient, already lies in its slot of the
-            cache.
+            a new `SegmentMemory`. With `need_weights` also the weights (B, H, T, N'), 0 at padding:
+            over the slots of a `KVCache` as far as they are filled, these tokens in theirs
+            (several tokens that come to a ring at once are not yet in it: they follow its slots);
+            over the slots of a `SegmentMemory`, and then over x.
 
         Accuracy: float32 2e-6, bfloat16 1e-1, float16 1e-2, of the largest result, times its
         condition.
@@ -218,16 +218,8 @@ class MemoryAttention(nn.Module):
                 position beyond a learned table; NaN or infinity. After an error the cache is as it
                 was.
         """
-        checks.tensor("x", x)
-        checks.shape("x", x, "(B, T, D)", D=self.width)
-        checks.alike(**{"the parameters": self.key.weight, "x": x})
-        mask = _are_tokens(lengths, mask, x.shape[0], x.shape[1], x)
-        self._check_memory(memory, x, mask)
-        y, after, weights = self._step(x, memory, mask, need_weights)
         inputs = memory.inputs if isinstance(memory, SegmentMemory) else None
-        checks.finite(y, x=x, memory=inputs)
-        memory = self._commit(memory, after)
-        return (y, memory, weights) if need_weights else (y, memory)
+        return self._run(x, memory, lengths, mask, need_weights, memory=inputs)
 
     if TYPE_CHECKING:
         __call__ = forward  # nn.Module says that it returns Any
@@ -235,7 +227,6 @@ class MemoryAttention(nn.Module):
     def _step(
         self, x: Tensor, memory: LayerMemory, mask: Tensor | None, need_weights: bool
     ) -> tuple[Tensor, _New | SegmentMemory | None, Tensor | None]:
-        """Everything but what changes a cache, which is left to `_commit`; trusts its arguments."""
         tokens = x.shape[1]  # padding reads nothing, and so its output is 0
         both = x = x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0)
         if isinstance(memory, SegmentMemory):
@@ -255,7 +246,7 @@ class MemoryAttention(nn.Module):
         if isinstance(memory, KVCache):
             _check_finite(keys, values, x=x)
             after = memory._new(keys, values, mask)
-            keys, values, readable = memory._join(after, self.window)
+            keys, values, readable = memory._join(after, self.window, from_first=need_weights)
         else:
             readable = _visible(places[:, old:], places, self.window)
         if isinstance(memory, SegmentMemory):
@@ -273,7 +264,7 @@ class MemoryAttention(nn.Module):
         kind = torch.promote_types(self.key.weight.dtype, torch.float32)
         shape = self.head_width, self.base, kind
         if isinstance(memory, KVCache) and positions.numel() == 1 and (bounds := memory._bounds()):
-            return _turn_at(bounds[0], positions.device, torch.is_inference_mode_enabled(), *shape)
+            return _turn_at(bounds.low, positions.device, torch.is_inference_mode_enabled(), *shape)
         return _turns(positions, *shape)
 
     def _heads(self, linear: nn.Linear, x: Tensor, marks: Tensor | None) -> Tensor:
@@ -296,7 +287,7 @@ class MemoryAttention(nn.Module):
             weights = weights.unflatten(2, (shared, tokens)).flatten(1, 2)
         return value, weights
 
-    def _commit(self, memory: LayerMemory, after: _New | SegmentMemory | None) -> LayerMemory:
+    def _settle(self, memory: LayerMemory, after: _New | SegmentMemory | None) -> LayerMemory:
         if isinstance(memory, KVCache) and isinstance(after, _New):
             memory._commit(after)
             return memory

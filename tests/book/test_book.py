@@ -46,7 +46,7 @@ def test_systems_stand_in_the_order_of_the_chapters_and_are_complete() -> None:
     chapters = [toc.index(re.search(r"\]\((\w+)\.ipynb", row)[1]) for row in rows]
     assert chapters == sorted(chapters)
     assert {len(re.findall(r"(?m)^  - \S", row)) for row in rows} == {len(columns)}
-    assert any(row.startswith("[Matrix memory") for row in rows)
+    assert any(row.startswith("[Fast weights]") for row in rows)
     style = (BOOK / "_static" / "book.css").read_text()  # on a phone each part has its label
     assert (
         re.findall(r'\.ml-cards td:nth-child\(\d\)::before \{ content: "(.+?)"', style) == columns

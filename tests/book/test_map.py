@@ -18,11 +18,13 @@ from memlib import (
     KeyValueMemory,
     MemN2N,
     MemoryAttention,
+    NeuralMemory,
     NTMCell,
     Store,
     address,
     allocation,
     attend,
+    fast_weights,
     interpolate,
     knn_lm,
     locate,
@@ -32,6 +34,7 @@ from memlib import (
     sharpen,
     write,
 )
+from memlib.transformer import window
 
 BOOK = Path(__file__).parents[2] / "book"
 
@@ -273,11 +276,33 @@ def test_ring():
         torch.testing.assert_close(steps, layer(x)[0])
 
 
+FACTS = draw(2, 1, 7, 5, seed=1), draw(2, 1, 7, 4, seed=2)  # keys and values, one head
+
+
+def told(state: Tensor, keys: Tensor = KEYS, values: Tensor = VALUES, decay: float = 1.0) -> Tensor:
+    """The matrix after all pairs by the delta rule at rate 0.3, `write` by `write`."""
+    for key, value in zip(keys.split(1, dim=1), values.split(1, dim=1), strict=True):
+        state = decay * state
+        state = write(state, key, add=0.3 * (value - read(key, state)))
+    return state
+
+
 def test_gradient_step():
     matrix, key, value = draw(5, 3).requires_grad_(), draw(1, 5, seed=1), draw(1, 3, seed=2)
     (read(key, matrix) - value).square().sum().backward()
     ruled = write(matrix, key, add=2 * 0.3 * (value - read(key, matrix)))
     torch.testing.assert_close(ruled, matrix - 0.3 * matrix.grad)
+
+
+def test_learned_memory():
+    torch.manual_seed(0)
+    layer = NeuralMemory(5, hidden=0, value_width=4, rate=0.3, chunk=1, dtype=torch.float64)
+    with torch.no_grad():
+        layer.gates.weight.zero_()
+        layer.gates.bias.copy_(torch.tensor([-FAR, FAR, FAR]))  # rate; no momentum, no forgetting
+        _, state = layer(KEYS)
+        keys, start = F.normalize(layer.key(KEYS), dim=-1), layer.second.expand(2, 5, 4)
+        torch.testing.assert_close(state.second[:, 0], told(start, keys, layer.value(KEYS)))
 
 
 def test_linear_attention():
@@ -287,6 +312,53 @@ def test_linear_attention():
     weights = query @ keys.mT
     expected = read(weights / weights.sum(-1, keepdim=True), values)
     torch.testing.assert_close(both[:, :-1] / both[:, -1:], expected)
+
+
+def test_fast_weights_sum():
+    reads, state = fast_weights(FACTS[0], *FACTS)
+    torch.testing.assert_close(state[:, 0], write(torch.zeros(2, 5, 4).double(), KEYS, VALUES))
+    torch.testing.assert_close(reads[:, 0, -1:], read(KEYS[:, -1:], state[:, 0]))
+
+
+def test_fast_weights_delta():
+    start = draw(2, 5, 4, seed=3)
+    _, state = fast_weights(FACTS[0], *FACTS, start[:, None], erase=0.3, write=0.3)
+    torch.testing.assert_close(state[:, 0], told(start))
+
+
+def test_gated_delta():
+    start = draw(2, 5, 4, seed=3)
+    _, state = fast_weights(FACTS[0], *FACTS, start[:, None], erase=0.3, write=0.3, decay=0.9)
+    torch.testing.assert_close(state[:, 0], told(start, decay=0.9))
+
+
+def test_fast_weights_erase_and_add():
+    key, value, start = F.one_hot(torch.tensor([[4]]), 7).double(), draw(1, 1, 4), draw(1, 7, 4)
+    one = (x[None] for x in (key, value, start))
+    _, state = fast_weights(key[None], *one, erase=0.6, write=0.3)
+    erase = torch.full_like(value, 0.6)
+    torch.testing.assert_close(state[0], write(start, key, 0.3 * value, erase))
+
+
+def test_keep_the_newest():
+    layer, x = layer_and_text(window=3)
+    ring, cache = layer.cache(2), layer.cache(2, 9)
+    with torch.no_grad():
+        for t in range(9):
+            expected = layer(x[:, t : t + 1], ring)[0]
+            cache.keep(window(cache), 2)  # and the token that comes
+            torch.testing.assert_close(layer(x[:, t : t + 1], cache)[0], expected)
+    assert (cache.positions >= 0).sum(1).tolist() == [3, 3]
+
+
+def test_keep_all():
+    layer, x = layer_and_text()
+    full, cache = layer.cache(2, 9), layer.cache(2, 9)
+    with torch.no_grad():
+        for part in x.split(4, dim=1):
+            expected = layer(part, full)[0]
+            cache.keep(draw(2, 9), 9)
+            torch.testing.assert_close(layer(part, cache)[0], expected)
 
 
 def test_neighbors_vote():
@@ -369,6 +441,12 @@ def test_sharpened_links():
     moved = read(state.weights[:, :1], state.links[:, 0].mT) + 1e-6
     power = 1 + F.softplus(torch.zeros((), dtype=torch.float64))
     torch.testing.assert_close(after.weights[:, :1], sharpen(moved, power))
+
+
+def test_hashed_slot():
+    tokens, table = torch.tensor([3, 1, 4, 1, 5]), draw(7, 4)
+    slots = (9 * tokens[:-1] + tokens[1:]) % 7
+    torch.testing.assert_close(read(F.one_hot(slots, 7).double(), table), table[slots])
 
 
 def test_the_page_names_every_test_here_and_no_other():

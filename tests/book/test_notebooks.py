@@ -23,8 +23,8 @@ TEMPLATE = [
     *("What it cannot do", "Its row in the map", "Summary", "Test yourself", "Exercises"),
     "Further reading",
 ]
-CHAPTERS = ["key_value", "content", "addressable", "ntm", "memn2n", "transformer", "dnc"]
-CHAPTERS += ["models", "store"]
+CHAPTERS = ["key_value", "content", "addressable", "ntm", "memn2n", "transformer"]
+CHAPTERS += ["fast_weights", "dnc", "models", "store"]
 MEND = "run `make tidy`"  # tests/book/test_tidy.py compares the whole form
 SHOWS = {  # what shows a picture, and its arguments in order
     "teaching.show": ("fig", "alt", "name"),

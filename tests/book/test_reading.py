@@ -8,14 +8,14 @@ import pytest
 import reading
 
 SHORT = ["key_value", "content", "addressable"]
-CHAPTERS = [*SHORT, "ntm", "memn2n", "transformer", "dnc", "models", "store"]
+CHAPTERS = [*SHORT, "ntm", "memn2n", "transformer", "fast_weights", "dnc", "models", "store"]
 MINUTES = dict.fromkeys(CHAPTERS, 80) | dict.fromkeys(SHORT, 60)
 WORDS, VISIBLE = 3500, 240
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_a_chapter_keeps_its_budgets(name: str) -> None:
-    total = reading.measure(reading.parts(reading.load(name), name)[0])
+    total = reading.measure(reading.parts(reading.load(name))[0])
     assert total.words <= WORDS
     assert total.visible <= VISIBLE
     assert total.minutes <= MINUTES[name]
@@ -31,7 +31,7 @@ def test_the_time_is_computed(name: str) -> None:
     cells = reading.load(name)
     text = "\n".join(reading.source(c) for c in cells if c["cell_type"] == "markdown")
     named = re.findall(r"^\*\*Time:\*\* about (\d+) minutes", text, re.M)
-    assert named == [str(reading.time(cells, name))], "run `make tidy`"
+    assert named == [str(reading.time(cells))], "run `make tidy`"
 
 
 def cell(source: str, *tags: str) -> reading.Cell:
@@ -52,16 +52,6 @@ def test_what_counts() -> None:
     assert total.minutes == pytest.approx(9 / 150 + 3 / 8 + 2)
     before, after = reading.parts([*cells, cell("## Exercises"), cell("v = 5")])
     assert (len(before), len(after)) == (5, 2)
-
-
-def test_sections_that_wait_end_with_their_heading() -> None:
-    waits = reading.LATER["transformer"][0]
-    cells = [cell("## An experiment"), cell(waits), cell("x = 1"), cell("### Another")]
-    assert reading.parts(cells, "transformer")[0] == [cells[0], cells[3]]
-    assert reading.parts(cells, "ntm")[0] == cells
-    for name, headings in reading.LATER.items():
-        text = "".join(reading.source(c) + "\n" for c in reading.load(name))
-        assert [heading for heading in headings if heading not in text] == []
 
 
 def test_what_is_too_long_is_found() -> None:

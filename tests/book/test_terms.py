@@ -1,7 +1,6 @@
 """No term before its place: each is defined in one cell, and no sentence before it uses the term.
 
-The words of titles, goals, the introduction and the maps may run ahead: they say what will come. So
-may the sections that wait for a chapter of their own (`reading.LATER`).
+The words of titles, goals, the introduction and the maps may run ahead: they say what will come.
 """
 
 from __future__ import annotations
@@ -65,6 +64,12 @@ TERMS = {
     "window": Term("transformer:keep", r"windows?"),
     "segment memory": Term("transformer:keep", r"segments?"),
     "memory token": Term("transformer:keep", r"memory tokens?"),
+    "fast weights": Term("fast_weights:idea", r"fast weights"),
+    "crosstalk": Term("fast_weights:idea-after", r"crosstalk"),
+    "decay": Term("fast_weights:idea-after", r"decay\w*"),
+    "delta rule": Term("fast_weights:first-after", r"delta rule"),
+    "chunk": Term("fast_weights:equations", r"chunks?"),
+    "gated delta rule": Term("fast_weights:idea-after", r"gated delta( rule)?"),
     "free gate": Term("dnc:predict", r"free gates?"),
     "usage": Term("dnc:first-see", r"usage"),
     "allocation": Term("dnc:idea", r"allocat\w+"),
@@ -75,11 +80,11 @@ TERMS = {
     "bits per character": Term("models:units", r"bits (per|a) character"),
     "compressed memory": Term("models:compressive", r"compressed"),
     "kNN-LM": Term("models:knnlm", r"knn-lm"),
-    "fast weights": Term("models:fast-weights", r"fast weights"),
-    "delta rule": Term("models:fast-weights", r"delta rule"),
     "RAG": Term("models:rag", r"rag"),
     "RETRO": Term("models:retro", r"retro"),
     "memory layer": Term("models:memlayers", r"memory layers?"),
+    "test-time training": Term("models:titans", r"test-time training"),
+    "conditional memory": Term("models:engram", r"conditional memor\w+"),
     "index": Term("store:idea", r"index(es)?"),
     "IVF": Term("store:equations", r"ivf"),
     "HNSW": Term("store:equations", r"hnsw"),
@@ -94,13 +99,7 @@ def words(cell: reading.Cell) -> str:
 
 def told(name: str) -> list[tuple[reading.Cell, bool]]:
     """The cells of a chapter in their order, and whether what they say must wait for its place."""
-    waits, late, cells = reading.LATER.get(name, ()), False, []
-    for cell in reading.load(name):
-        heading = reading.source(cell).lstrip().split("\n")[0]
-        if cell["cell_type"] == "markdown" and heading.startswith("#"):
-            late = heading.startswith(waits) if waits else False
-        cells.append((cell, not late and cell["id"] not in AHEAD))
-    return cells
+    return [(cell, cell["id"] not in AHEAD) for cell in reading.load(name)]
 
 
 Chapters = dict[str, list[tuple[reading.Cell, bool]]]

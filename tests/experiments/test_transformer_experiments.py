@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Generator, nn
@@ -18,17 +16,8 @@ pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
 
 from experiments import cache_bytes, capitals, files, induction, lengths, mqar, training
-from experiments.mixers import (
-    DeltaRule,
-    HebbianRule,
-    LinearAttention,
-    MixerModel,
-    ShortConvolution,
-    nbytes,
-)
-from memlib import Decoder, MemoryAttention, address, tasks, write
-
-MIXERS = [LinearAttention, HebbianRule, DeltaRule]
+from experiments.mixers import MixerModel, ShortConvolution, nbytes
+from memlib import Decoder, FastWeights, MemoryAttention, address, tasks
 
 
 def made(kind, *sizes, dtype=torch.float64):
@@ -40,85 +29,7 @@ def inputs(*shape):
     return torch.randn(*shape, dtype=torch.float64, generator=Generator().manual_seed(1))
 
 
-def linear_step(layer, x, memory, keys):
-    """One token, as the paper has it: the matrix and the sum of the keys."""
-    (query, key), value = (F.elu(f(x)) + 1 for f in (layer.query, layer.key)), layer.value(x)
-    memory, keys = memory + key.unsqueeze(-1) * value.unsqueeze(-2), keys + key
-    read = torch.einsum("bm,bmd->bd", query, memory) / (query * keys).sum(-1, keepdim=True)
-    return layer.output(read), memory, keys
-
-
-def rule_step(layer, x, memory):
-    """One token: the Hebbian or the delta rule as a composition of memlib's verbs."""
-    query, key = (F.normalize(f(x), dim=-1).unsqueeze(1) for f in (layer.query, layer.key))
-    add = layer.value(x).unsqueeze(1)
-    if isinstance(layer, DeltaRule):
-        add = layer.rate(x).sigmoid().unsqueeze(1) * (add - key @ memory)
-    memory = write(memory, key, add=add)
-    return layer.output(layer.norm((query @ memory).squeeze(1))), memory
-
-
 class TestMixers:
-    def test_linear_attention_is_its_loop(self):
-        layer, x = made(LinearAttention, 6, 5), inputs(3, 9, 6)
-        memory, keys = x.new_zeros(3, 5, 6), x.new_zeros(3, 5)
-        steps = []
-        for token in x.unbind(1):
-            y, memory, keys = linear_step(layer, token, memory, keys)
-            steps.append(y)
-        y, after = layer(x)
-        torch.testing.assert_close(y, torch.stack(steps, 1), rtol=0, atol=1e-5)  # 1e-6 in total
-        torch.testing.assert_close(after[..., :-1], memory, rtol=0, atol=1e-10)
-        torch.testing.assert_close(after[..., -1], keys, rtol=0, atol=1e-10)
-
-    @pytest.mark.parametrize("kind", [HebbianRule, DeltaRule])
-    @pytest.mark.parametrize("key_width", [3, 16])
-    def test_a_rule_is_its_loop(self, key_width, kind):
-        layer, x = made(kind, 6, key_width), inputs(3, 64, 6)
-        memory, steps = x.new_zeros(3, key_width, 6), []
-        for token in x.unbind(1):
-            y, memory = rule_step(layer, token, memory)
-            steps.append(y)
-        y, after = layer(x)
-        torch.testing.assert_close(y, torch.stack(steps, 1), rtol=0, atol=1e-10)
-        torch.testing.assert_close(after, memory, rtol=0, atol=1e-10)
-
-    def test_the_delta_rule_replaces_what_a_key_held(self):
-        layer = made(DeltaRule, 2, 2)
-        layer.norm = nn.Identity()
-        nn.init.constant_(layer.rate.bias, 50.0)  # beta = 1
-        for linear in (layer.query, layer.key, layer.value, layer.output):
-            nn.init.eye_(linear.weight)
-        nn.init.zeros_(layer.rate.weight)
-        x = torch.tensor([[[1.0, 0.0], [3.0, 0.0]]], dtype=torch.float64)  # one key, values 1, 3
-        y, memory = layer(x)
-        torch.testing.assert_close(y, x)
-        torch.testing.assert_close(memory[0, 0], x[0, 1])
-
-    @pytest.mark.parametrize("kind", MIXERS)
-    @given(cut=st.integers(0, 8))
-    def test_it_goes_on_where_it_stopped(self, kind, cut):
-        layer, x = made(kind, 6, 5), inputs(2, 8, 6)
-        whole, after = layer(x)
-        first, memory = layer(x[:, :cut])
-        before = memory.clone()
-        second, last = layer(x[:, cut:], memory)
-        torch.testing.assert_close(torch.cat((first, second), 1), whole)
-        torch.testing.assert_close(last, after)
-        assert torch.equal(memory, before)
-
-    @pytest.mark.parametrize("kind", MIXERS)
-    def test_gradients_are_those_of_the_numbers(self, kind):
-        layer, x = made(kind, 3, 2), inputs(2, 4, 3).requires_grad_()
-        memory = layer(inputs(2, 3, 3))[1].detach().requires_grad_()
-        assert torch.autograd.gradcheck(lambda x, memory: layer(x, memory), (x, memory))
-
-    @pytest.mark.parametrize("kind", MIXERS)
-    def test_it_runs_where_there_are_no_numbers(self, kind):
-        y, memory = kind(6, 5).to("meta")(torch.empty(2, 4, 6, device="meta"))
-        assert y.shape == (2, 4, 6)
-        assert memory.is_meta
-
     @pytest.mark.parametrize("kernel", [1, 2, 4])
     def test_the_short_convolution_is_that_of_torch(self, kernel):
         layer, x = made(ShortConvolution, 6, kernel), inputs(2, 7, 6)
@@ -161,17 +72,18 @@ class TestMixerModel:
             torch.testing.assert_close(memory, after)
             torch.testing.assert_close(model(text, memory)[0], decoder(text, after)[0])
 
-    @pytest.mark.parametrize("kind", [*MIXERS, "cache", "segments"])
+    @pytest.mark.parametrize("kind", ["linear", "delta", "general", "cache", "segments"])
     def test_it_goes_on_where_it_stopped(self, kind):
         torch.manual_seed(0)
-        if isinstance(kind, str):
+        if kind in ("cache", "segments"):
             model = MixerModel(20, 8, attention())
             memory = [
                 (None, layer.cache(2, 9) if kind == "cache" else layer.segment_memory(2, 9))
                 for layer in model.mixers
             ]
         else:
-            model, memory = MixerModel(20, 8, [kind(8, 4), kind(8, 4)]), None
+            layers = [FastWeights(8, rule=kind, key_width=4) for _ in range(2)]
+            model, memory = MixerModel(20, 8, layers), None
         text = torch.randint(20, (2, 9))
         with torch.no_grad():
             whole, _ = model(text)
@@ -290,6 +202,24 @@ class TestMqar:
         trained = model.tokens.grad if mixer == "tokens" else model.embedding.grad
         assert trained.abs().sum() > 0
 
+    @torch.no_grad()
+    def test_what_divides_a_read_matters_only_without_a_norm(self):
+        """``divided`` is linear attention as published; ``linear`` would be the same undivided."""
+        x = inputs(3, 9, mqar.WIDTH)
+        torch.manual_seed(0)
+        layer = mqar.make_mixer(some_run("divided")).double()
+        query, key = (F.elu(f(x)) + 1 for f in (layer.query, layer.key))
+        weights = (query @ key.mT).tril()
+        mean = weights / weights.sum(-1, keepdim=True) @ layer.value(x)
+        torch.testing.assert_close(layer(x)[0], layer.output(mean), rtol=0, atol=1e-10)
+
+        torch.manual_seed(0)
+        layer = mqar.make_mixer(some_run("linear")).double()
+        query, key = (F.elu(layer.scale[0] * f(x)) + 1 for f in (layer.query, layer.key))
+        total = (query @ key.mT).tril() @ layer.value(x)
+        layer.norm.eps = 0.0
+        torch.testing.assert_close(layer(x)[0], layer.output(layer.norm(total)))
+
     def test_memory_is_counted_from_memories(self, places):
         number, layers, width, steps = 4, mqar.LAYERS, mqar.WIDTH, SMALL.length
         counts, last = layers * 8, layers * width * number  # tokens seen; of the convolution
@@ -299,7 +229,7 @@ class TestMqar:
             ("segments", 8): layers * 8 * width * number + counts + last,
             ("tokens", 3): 3 * width * number,
             ("linear", 5): layers * 5 * (width + 1) * number + last,
-            ("hebbian", 5): layers * 5 * width * number + last,
+            ("sum", 5): layers * 5 * width * number + last,
             ("delta", 5): layers * 5 * width * number + last,
         }
         segment = {

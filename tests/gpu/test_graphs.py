@@ -183,7 +183,15 @@ def test_decoding_writes_only_where_a_graph_may():
 
 @torch.no_grad()
 def test_a_cache_that_a_graph_has_written_to_trusts_the_device(monkeypatch):
-    """A replay changes the lengths and not their version; on any machine."""
+    """A replay changes lengths and positions and not their version; on any machine."""
+
+    def replay(tokens):
+        unseen = torch.autograd._unsafe_preserve_version_counter
+        with unseen(cache.lengths), unseen(cache.positions):
+            here = slice(int(cache.lengths), int(cache.lengths) + tokens)
+            cache.positions[:, here] = torch.arange(8)[here]
+            cache.lengths.add_(tokens)
+
     cache = memlib.KVCache(1, 1, 8, 2)
     token = torch.ones(1, 1, 1, 2)
     cache.extend(token, token)
@@ -192,13 +200,11 @@ def test_a_cache_that_a_graph_has_written_to_trusts_the_device(monkeypatch):
         keys, _, mask = cache.extend(token, token)
     assert keys.shape[2] == 8  # all slots: a replay may find it at any length
     assert mask.sum() == 2
-    with torch.autograd._unsafe_preserve_version_counter(cache.lengths):
-        cache.lengths.add_(3)
-    assert cache._bounds() == (5, 5)
+    replay(3)
+    assert cache._bounds()[:2] == (5, 5)
     assert cache.extend(token, token)[0].shape[2] == 6
-    with torch.autograd._unsafe_preserve_version_counter(cache.lengths):
-        cache.lengths.add_(1)
-    assert cache._bounds() == (7, 7)
+    replay(1)
+    assert cache._bounds()[:2] == (7, 7)
 
 
 def capture(step):

@@ -13,7 +13,8 @@ from torch import Tensor
 
 import memlib
 from experiments import capitals, checkpoints
-from memlib import Decoder
+from memlib import Decoder, KVCache
+from memlib.transformer.forgetting import accumulate, heavy_hitters, looked_at, sinks, window
 from memlib.transformer.positions import _rotate, _turns, _visible
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +71,49 @@ def by_hand(model: Decoder, tokens: list[int], cuts: dict[str, Any]) -> dict[str
         for name, what in (("weights", weights), ("activations", activations), ("values", v)):
             seen[name].append(what)
     return {**seen, "logits": [model.norm(x) @ model.embedding.T]}
+
+
+def by_cache(model: Decoder, tokens: list[int], cuts: dict[str, Any]) -> dict[str, list[Tensor]]:
+    """What is seen of a text read token by token, as its caches are written over and forget."""
+    cut, place = copy.deepcopy(model), torch.arange(len(tokens))
+    for layer in cut.attention:
+        layer.window = cuts.get("window")
+    for part, _, n in (name.rpartition(" of ") for name in cuts.get("without", ())):
+        cut = capitals.without(cut, int(n), part)
+    caches, logits = cut.cache(1, len(tokens)), []
+    seen = [torch.zeros(layer.heads, len(place), len(place)).double() for layer in cut.attention]
+    for t, token in enumerate(tokens):
+        before = copy.deepcopy(caches)
+        said, _, weights = cut(torch.tensor([[token]]), caches, need_weights=True)
+        logits.append(said[0, 0])
+        for cache, looks, given in zip(caches, seen, weights, strict=True):
+            held = cache.positions[0][: int((cache.positions >= 0).sum())]
+            looks[:, t, held[-given.shape[-1] :]] = given[0, :, 0]
+        for edit in cuts.get("edits", ()):
+            if edit["position"] == t:
+                other = copy.deepcopy(before)
+                cut(torch.tensor([[edit["token"]]]), other)
+                for n in edit["layers"]:
+                    new = caches[n - 1].positions[0] == t
+                    caches[n - 1].values[:, :, new] = other[n - 1].values[:, :, new]
+        for cache, looks in zip(caches, seen, strict=True):
+            if t in cuts.get("dropped", ()):
+                cache.keep(-window(cache), int((cache.positions >= 0).sum()) - 1)
+            if choice := cuts.get("forget"):
+                scores = scored(cache, looks[None, :, : t + 1], choice["rule"], choice["slots"])
+                cache.keep(scores, choice["slots"])
+    return {"logits": [torch.stack(logits)], "weights": seen}
+
+
+def scored(cache: KVCache, looks: Tensor, rule: str, n: int) -> Tensor:
+    """The scores of a rule, for weights (1, H, T, T) by positions."""
+    places = cache.positions[0]
+    weights = looks[..., places.clamp(min=0)].masked_fill(places < 0, 0)
+    if rule == "heavy hitters":
+        return heavy_hitters(cache, accumulate(cache, weights), recent=n // 2)
+    if rule == "looked at":
+        return looked_at(cache, weights, last=max(1, min(8, n // 2)))
+    return {"window": window, "sinks": sinks}[rule](cache)
 
 
 def chapter() -> Any:

@@ -21,6 +21,8 @@ WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa"]
 SIZES = {"wide": (1300, 800), "narrow": (390, 844)}
 HEAVY = 2_000_000  # bytes of a page, without what all pages share (_static, loaded once)
 INK = "span.math, div.math"
+STARTED = """() => [...document.querySelectorAll('.ml-explore')].every(e => !e.explore
+    || e.matches('.ml-live') || e.getBoundingClientRect().top > innerHeight + 300)"""
 # Axe would take most of its time for the thousands of tokens in listings. While it looks, listings
 # are copies in which only the first token of each look is left, and all others are bare text.
 ONCE = """
@@ -121,22 +123,27 @@ def visit(
         one.page.goto(f"{base}/{path}", wait_until="load")
         one.page.evaluate("window.MathJax?.startup?.promise")
         one.page.evaluate("document.fonts.ready.then(() => null)")
-        one.page.wait_for_timeout(50)
+        one.page.wait_for_function(STARTED)
+        drawn(one)
         yield one
     finally:
         context.close()
 
 
+def drawn(one: Visit) -> None:
+    """Waits until what has been changed is drawn."""
+    frame = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    one.page.evaluate(f"{frame}.then(() => null)")
+
+
 def recolor(one: Visit, scheme: str) -> None:
     """The other scheme, as when a reader's evening comes."""
-    one.page.add_style_tag(content="*, ::before, ::after { transition: none !important }")
     one.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
     one.page.wait_for_function(
         "scheme => [scheme, undefined].includes(document.documentElement.dataset.theme)",
         arg=scheme,
     )
-    frame = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-    one.page.evaluate(f"{frame}.then(() => null)")
+    drawn(one)
 
 
 def requests(one: Visit) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import copy
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from apart import FILE, by_hand, chapter, machine
+from apart import FILE, by_cache, by_hand, chapter, machine
 from engine import ask, engine, worst
 from playwright.sync_api import Browser
 from torch import Generator, Tensor
@@ -295,38 +294,12 @@ def test_by_hand_is_memlib() -> None:
     rng, model = np.random.default_rng(4), machine("rounded")
     for index in range(12):
         tokens = text(rng, int(rng.integers(2, 24)))
-        cuts = draw_cuts(rng, len(tokens), 64, index) | {"dropped": []}
+        cuts = draw_cuts(rng, len(tokens), 64, index)
         with torch.no_grad():
-            seen = by_hand(model, tokens, cuts)
-            steps = cached(model, tokens, cuts)
-        for place, (logits, looks) in enumerate(steps):
-            assert worst(seen["logits"][0][place], logits) < CLOSE
-            for weights, look in zip(seen["weights"], looks, strict=True):
-                first = place + 1 - look.shape[-1]  # of what a window reaches
-                assert worst(weights[:, place, first : place + 1], look) < CLOSE
-
-
-def cached(model: Decoder, tokens: list[int], cuts: dict[str, Any]) -> list[tuple[Tensor, Any]]:
-    """The logits and weights of each step, by caches whose values are written over."""
-    recipe = capitals.RECIPE
-    sizes = recipe.vocab_size, recipe.width, recipe.layers, recipe.heads
-    cut = Decoder(*sizes, slots=recipe.slots, window=cuts.get("window"))
-    cut.load_state_dict(model.state_dict())
-    for part, _, layer in (name.rpartition(" of ") for name in cuts.get("without", ())):
-        cut = capitals.without(cut, int(layer), part)
-    cut, steps = cut.double(), []
-    caches = cut.cache(1, len(tokens))
-    for place, token in enumerate(tokens):
-        before = copy.deepcopy(caches)
-        logits, _, weights = cut(torch.tensor([[token]]), caches, need_weights=True)
-        steps.append((logits[0, 0], [w[0, :, 0] for w in weights]))
-        for edit in cuts.get("edits", ()):
-            if edit["position"] == place:
-                other = copy.deepcopy(before)
-                cut(torch.tensor([[edit["token"]]]), other)
-                for n in edit["layers"]:
-                    caches[n - 1].values[:, :, place] = other[n - 1].values[:, :, place]
-    return steps
+            seen, read = by_hand(model, tokens, cuts), by_cache(model, tokens, cuts)
+        assert worst(seen["logits"][0], read["logits"][0]) < CLOSE
+        for weights, looks in zip(seen["weights"], read["weights"], strict=True):
+            assert worst(weights, looks) < CLOSE
 
 
 # The recorded machine as it is

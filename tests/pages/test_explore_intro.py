@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import checks
 import numpy as np
 import pytest
 import torch
@@ -118,3 +119,12 @@ def test_the_answers_of_its_quiz_come_out(browser: Browser, book: str) -> None:
             while one.state["query"][LIKE.index(name)]:
                 button.click()
         close(VALUES.mean(0), one.seen["value"])
+
+
+def test_words_on_a_dark_ground_stay_readable_under_the_pointer(
+    browser: Browser, book: str
+) -> None:
+    with opened(browser, book, "intro", scheme="dark") as one:
+        one.page.evaluate("scrollTo(0, 0)")
+        one.root.locator("button[data-name=sour]").hover()
+        assert not checks.axe(one.visit, "rule", checks.COLORS, ".ml-explore")

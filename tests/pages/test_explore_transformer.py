@@ -10,13 +10,14 @@ import checks
 import numpy as np
 import pytest
 import torch
-from apart import ROOT, by_hand, chapter, machine, source
+from apart import ROOT, by_cache, by_hand, chapter, machine, source
 from explorables import FRAME, Explorable, axe, close, every_look, malformed, opened, restored
 from playwright.sync_api import Browser
 
 WORDS = re.findall(r'listed = """(.*?)"""', source("words"), re.S)[0].split()
 LOWER = [word.lower() for word in WORDS]
 START = "Ada Bob Peru Lima Cleo Dora Emil Fay Ada Bob"
+RULES = "window", "sinks", "heavy hitters", "looked at"
 MOST, TRAINED = 24, 1e-3  # words that are read
 
 
@@ -32,9 +33,11 @@ def reference(state: dict[str, Any]) -> dict[str, Any]:
     model, teach = machine("rounded"), chapter()
     for country, capital in state["facts"]:
         model = teach(model, country, capital)
+    aged, window = state["rule"] == "window", state["window"] if state["window"] < MOST else None
     cuts = {
         "without": state["off"],
-        "window": state["window"] if state["window"] < MOST else None,
+        "window": window if aged else None,
+        "forget": None if aged or not window else {"rule": state["rule"], "slots": window - 1},
         "dropped": state["dropped"],
         "edits": [
             {"position": place, "token": token, "layers": [n for n in (1, 2) if n & layers]}
@@ -48,9 +51,10 @@ def reference(state: dict[str, Any]) -> dict[str, Any]:
     ]
     if not tokens:
         return {"tokens": tokens, "alone": alone}
-    seen = by_hand(model, tokens, cuts)
+    seen = by_cache(model, tokens, cuts) if cuts["forget"] else by_hand(model, tokens, cuts)
     asked = min(state["asked"], len(tokens) - 1) if state["asked"] >= 0 else len(tokens) - 1
     logits = seen["logits"][0][asked]
+    activations = [layer[asked] for layer in seen.get("activations", ())]
     return {
         "tokens": tokens,
         "alone": alone,
@@ -59,7 +63,7 @@ def reference(state: dict[str, Any]) -> dict[str, Any]:
         "logits": logits,
         "shares": logits.softmax(-1),
         "weights": torch.stack(seen["weights"])[:, :, asked, : asked + 1],
-        "activations": torch.stack(seen["activations"])[:, asked],
+        **({"activations": torch.stack(activations)} if activations else {}),
     }
 
 
@@ -154,10 +158,14 @@ def use(one: Explorable, rng: np.random.Generator, *, by_key: bool) -> None:
         switch(one, "checkbox", f"slot {slot} is kept", by_key=by_key)
         compare(one)
     if by_key:
-        one.slide("window, slots", -int(rng.integers(16, 23)))
+        one.slide("slots that a query reads", -int(rng.integers(16, 23)))
     else:
-        one.put("window, slots", int(rng.integers(2, 9)))
+        one.put("slots that a query reads", int(rng.integers(2, 9)))
     compare(one)
+
+    for rule in rng.permutation(RULES):
+        one.root.locator(".ml-choose").get_by_role("radio", name=rule, exact=True).check()
+        compare(one)
 
     slot = int(rng.integers(asked))
     name = f"{slot} {WORDS[one.seen['tokens'][slot]]}"
@@ -210,7 +218,7 @@ def test_by_touch(browser: Browser, book: str) -> None:
         compare(one)
     one.root.get_by_role("checkbox", name="slot 1 is kept", exact=True).tap()
     compare(one)
-    slider = one.root.get_by_role("slider", name="window, slots", exact=True)
+    slider = one.root.get_by_role("slider", name="slots that a query reads", exact=True)
     slider.tap(position={"x": 60, "y": 10})
     assert 1 < one.state["window"] < MOST
     for name in ("Write into the slot", "Write the fact", "Add it", "Add what it says"):
@@ -278,16 +286,30 @@ def test_the_quiz_on_the_smallest_window(browser: Browser, book: str) -> None:
     with opened(browser, book, "transformer") as one:
         found = {}
         for window in range(MOST, 0, -1):
-            one.put("window, slots", window)
+            one.put("slots that a query reads", window)
             found[window] = answer(one)
     assert min(window for window, said in found.items() if said == "Peru") == right
     assert all(found[window] == "Peru" for window in range(right, MOST + 1))
     assert found[6] == "Cleo"
 
 
+def test_the_quiz_on_the_rules(browser: Browser, book: str) -> None:
+    quiz = json.loads((ROOT / "book/quizzes/transformer.json").read_text(encoding="utf-8"))
+    (question,) = (item for item in quiz if item["id"] == "chosen")
+    with opened(browser, book, "transformer", query="?window=6") as one:
+        for option in question["answers"]:
+            rule = one.root.locator(".ml-choose").get_by_role("radio", name=option["answer"])
+            rule.check()
+            assert (answer(one) == "Peru") == option["correct"]
+        one.put("slots that a query reads", 7)
+        assert one.state["rule"] == "looked at"
+        assert answer(one) == "Emil"
+
+
 PLANTED = {  # what is done behind the reader's back
     "a head is heard": "e.draw({...e.state, off: []})",
     "another window": "e.draw({...e.state, window: 5})",
+    "another rule": "e.draw({...e.state, rule: 'sinks'})",
     "a slot is kept": "e.draw({...e.state, dropped: []})",
     "the other layer": "e.draw({...e.state, edits: [[2, 51, 1]]})",
     "no fact": "e.draw({...e.state, facts: []})",

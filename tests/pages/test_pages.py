@@ -56,6 +56,52 @@ def test_page(browser: Browser, book: str, path: str, size: str) -> None:
         assert not checks.faults(one, checks.RECOLORED)
 
 
+COLOR = "getComputedStyle(document.querySelector('table th, h1')).color"
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_page_has_its_colors_before_the_scripts_of_the_theme(
+    browser: Browser, book: str, scheme: str
+) -> None:
+    with checks.visit(browser, book, "book/map.html", scheme=scheme) as one:
+        color = one.page.evaluate(COLOR)
+        one.page.route("**/pydata-sphinx-theme.js*", lambda route: route.abort())
+        one.page.evaluate("localStorage.clear()")  # a reader who comes for the first time
+        one.page.reload()
+        assert one.page.evaluate("document.documentElement.dataset.theme") == scheme
+        assert one.page.evaluate(COLOR) == color
+
+
+def test_with_reduced_motion_the_other_scheme_is_there_at_once(browser: Browser, book: str) -> None:
+    other = "document.documentElement.dataset.theme = 'dark'"
+    with checks.visit(browser, book, "book/map.html") as one:
+        now = one.page.evaluate(f"{other}; {COLOR}")
+        under_way = one.page.evaluate("document.getAnimations().length")
+        checks.drawn(one)
+        assert one.page.evaluate(COLOR) == now
+        assert under_way == 0
+
+
+SEARCHES = """() => {
+    let searches = 0;
+    for (const from of [Document.prototype, Element.prototype]) {
+        const all = from.querySelectorAll;
+        from.querySelectorAll = function(...given) { searches += 1; return all.apply(this, given) };
+    }
+    document.querySelector('article h1').click();
+    return searches;
+}"""
+
+
+def test_a_click_searches_the_page_twice_at_most(browser: Browser, book: str) -> None:
+    with checks.visit(browser, book, "book/map.html") as one:
+        assert one.page.evaluate(SEARCHES) <= 2
+        one.page.get_by_label("Download this page").click()
+        one.page.locator(".dropdown-menu.show").wait_for()
+        one.page.locator("article h1").click()
+        one.page.locator(".dropdown-menu.show").wait_for(state="hidden")
+
+
 @pytest.mark.parametrize("path", CHAPTERS)
 def test_page_from_disk(browser: Browser, path: str) -> None:
     with checks.visit(browser, "file://" + quote(str(HTML)), path) as one:

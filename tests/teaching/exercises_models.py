@@ -70,6 +70,20 @@ def step(memory, momentum, key, value, keep, rate, forget, sign=-1, factor=2):
     return (1 - forget) * memory + new, new
 
 
+def note(keys, values, key, value, slots, same=0.9, length=True):
+    """Notes as pairs in a list: the old of the key out, the new in, the oldest out."""
+    pairs, unit = [], key / key.norm() if length else key
+    for k, v in zip(keys, values, strict=True):
+        if unit @ (k / k.norm() if length else k) < same:
+            pairs.append((k, v))
+    pairs = [*pairs, (key, value)][-slots:]
+    return tuple(torch.stack(part) for part in zip(*pairs, strict=True))
+
+
+def first_note(*case):
+    return tuple(torch.cat((part[-1:], part[:-1])) for part in note(*case))
+
+
 PROOFS = {
     "ratio": (
         ratio,
@@ -162,6 +176,20 @@ PROOFS = {
             ),
         },
     ),
+    "note": (
+        note,
+        {
+            "stays beside": lambda *case: note(*case, same=2.0),
+            "compare by the cosine": lambda *case: note(*case, length=False),
+            "more notes than slots": lambda keys, values, key, value, slots: note(
+                keys, values, key, value, slots + 1
+            ),
+            "dropped the newest": lambda keys, values, key, value, slots: tuple(
+                part[:slots] for part in note(keys, values, key, value, slots + 1)
+            ),
+            "stands last": first_note,
+        },
+    ),
 }
 
 
@@ -210,6 +238,13 @@ def surprise_by_columns(memory, momentum, key, value, keep, rate, forget):
     return memory - forget * memory + momentum, momentum
 
 
+def note_by_indices(keys, values, key, value, slots):
+    cosines = torch.nn.functional.cosine_similarity(keys, key[None])
+    stay = (cosines < 0.9).nonzero().flatten()
+    stay = stay[max(0, len(stay) + 1 - slots) :]
+    return torch.vstack((keys[stay], key)), torch.vstack((values[stay], value))
+
+
 ALSO_RIGHT = {
     "ratio": counted,
     "compress": pooled,
@@ -217,4 +252,5 @@ ALSO_RIGHT = {
     "mix": mix_by_heads,
     "rag": rag_by_loops,
     "surprise": surprise_by_columns,
+    "note": note_by_indices,
 }

@@ -3,6 +3,7 @@
 
 import copy
 import re
+from functools import partial
 
 import hypothesis.strategies as st
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from torch import nn
 from torch.testing import assert_close
 
-from memlib import Decoder, KVCache, SegmentMemory
+from memlib import Decoder, KVCache, MemoryAttention, SegmentMemory
 from memlib.transformer.layers import _turn_at
 
 VOCAB = 11
@@ -170,6 +171,74 @@ def test_memory_tokens_tell_of_the_segment_before():
     assert memory.abs().max() < 10
 
 
+# Another layer in the place of attention
+
+
+class Mean(nn.Module):
+    """A layer of someone else's: the mean of the tokens so far; its memory is their sum and count."""
+
+    def __init__(self, width, heads, **factory):
+        super().__init__()
+        self.output = nn.Linear(width, width, **factory)
+
+    def initial_state(self, batch_size):
+        return self.output.weight.new_zeros(batch_size, len(self.output.weight) + 1)
+
+    def forward(self, x, memory, *, mask=None):
+        x = F.pad(x, (0, 1), value=1.0)
+        x = x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0)
+        total = x.cumsum(1) + (self.initial_state(len(x)) if memory is None else memory)[:, None]
+        mean = total[..., :-1] / total[..., -1:].clamp(min=1)
+        return self.output(mean), total[:, -1] if x.shape[1] else memory
+
+
+NEAR = partial(MemoryAttention, window=3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layer", [Mean, (Mean, None), (NEAR, Mean), [NEAR]])
+def test_another_layer_takes_the_place_of_attention(layer):
+    model, tokens = make(layer=layer), draw(2, 9)
+    whole, _ = model(tokens)
+    for memory in (model.cache(2, 9), model.segment_memory(2, 9)):
+        parts, after = in_chunks(model, tokens, [4, 1, 1, 3], memory)
+        assert_close(parts, whole, rtol=0, atol=1e-12)
+        assert [type(part) for part in after] == [type(part) for part in memory]
+    lengths = torch.tensor([5, 2])
+    _, memory = model(tokens[:, :5], model.cache(2, 9), lengths=lengths)
+    padded, _ = model(tokens[:, 5:], memory)
+    text = torch.cat((tokens[1:, :2], tokens[1:, 5:]), dim=1)
+    assert_close(padded[:1], whole[:1, 5:], rtol=0, atol=1e-12)
+    assert_close(padded[1:], model(text)[0][:, 2:], rtol=0, atol=1e-12)
+
+
+def test_layers_take_turns_and_only_attention_hears_of_its_options():
+    model = Decoder(VOCAB, 8, 5, 2, window=7, layer=(None, Mean, NEAR))
+    kinds = [type(layer) for layer in model.attention]
+    assert kinds == [MemoryAttention, Mean, MemoryAttention, MemoryAttention, Mean]
+    windows = [getattr(layer, "window", None) for layer in model.attention]
+    assert windows == [7, None, 3, 7, None]
+
+
+def test_what_cannot_tell_where_it_looks_is_not_asked():
+    model = make(layer=(Mean, None))
+    with pytest.raises(TypeError, match="need_weights"):
+        model(draw(2, 4), need_weights=True)
+
+
+@torch.no_grad()
+def test_a_block_calls_its_layer_as_a_module():
+    """So that hooks see it: the second layer is silent, and the first alone is heard."""
+    model, tokens = make(slots=0), draw(2, 6)
+    model.attention[1].register_forward_hook(lambda _, given, out: (0 * out[0], *out[1:]))
+    first, memory, _ = model.blocks[0](model.embedding[tokens], None, None, False)
+    assert memory is None
+    expected = F.linear(model.norm(first), model.embedding)
+    assert_close(model(tokens)[0], expected)
+    assert_close(model(tokens, model.cache(2, 6))[0], expected)
+    assert_close(model(tokens, model.segment_memory(2, 6))[0], expected)
+
+
 # What a module must bear
 
 
@@ -314,6 +383,8 @@ REFUSALS = [
     (lambda: Decoder(4, 8, 1, 3), ValueError, "width must be a multiple of heads; got width = 8, heads = 3"),
     (lambda: Decoder(4, 8, slots=-1), ValueError, "slots must be at least 0; got -1"),
     (lambda: Decoder(4, 8, memory_tokens=1.0), TypeError, "memory_tokens must be an integer; got float"),
+    (lambda: Decoder(4, 8, layer=()), ValueError, "layer must be what makes a layer, or several of them; got none"),
+    (lambda: Decoder(4, 8, layer=lambda *_, **__: torch.relu), TypeError, "layer must make a torch.nn.Module; got builtin_function_or_method"),
     (lambda: Decoder(4, 8, dtype=torch.long), TypeError, "dtype must have a floating-point dtype; got torch.int64"),
     (lambda: MODEL(TOKENS.tolist()), TypeError, "tokens must be a torch.Tensor; got list"),
     (lambda: MODEL(TOKENS.double()), TypeError, "tokens must have dtype int64 or int32; got torch.float64"),

@@ -4,7 +4,17 @@
 import torch
 
 import memlib
-from memlib import NTM, Decoder, Hopfield, KeyValueMemory, MemN2N, MemorizingAttention, Store
+from memlib import (
+    NTM,
+    Decoder,
+    Hopfield,
+    KeyValueMemory,
+    KVCache,
+    MemN2N,
+    MemorizingAttention,
+    Store,
+)
+from memlib.transformer import forget
 
 x = torch.ones(2, 3, 4)
 
@@ -34,6 +44,12 @@ def refused() -> None:
     MemN2N(9, 4, tying="all")  # wrong
     MemN2N(9, 4)(x)  # wrong
     Decoder(9)(x, 3)  # wrong
+    forget(KVCache(1, 1, 4, 2), 2, "sinks")  # wrong
+    KVCache(1, 1, 4, 2).keep(x)  # wrong
+    Decoder(9, layer=memlib.FastWeights(64))(x).shape  # wrong
+    memlib.FastWeights(6, rule="hebb")  # wrong
+    memlib.FastWeights(6)(x, need_weights=True).shape  # wrong
+    memlib.NeuralMemory(6)(x, x)  # wrong
     Store(4, backend="tree")  # wrong
     Store(4).read(x)  # wrong
     MemorizingAttention(6, 3, positions="learned")  # wrong

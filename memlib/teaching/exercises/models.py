@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from memlib import interpolate, read, write
+from memlib import interpolate, read, similarity, write
 from memlib.teaching.exercises import Verdict, check, exercise
 
 
@@ -226,6 +226,35 @@ def surprise(answer: Callable[..., Any]) -> Verdict:
     )
 
 
+@exercise
+def note(answer: Callable[..., Any]) -> Verdict:
+    """Check a function keys, values, key, value, slots -> the keys and values of all notes."""
+    generator = Generator().manual_seed(0)
+    cases = []
+    for held, slots, again in ((3, 5, 1), (4, 4, 0), (4, 4, None), (2, 2, None)):
+        keys = 3 * torch.randn(held, 8, generator=generator)
+        values = torch.randn(held, 2, generator=generator)
+        key = torch.randn(8, generator=generator) if again is None else 0.5 * keys[again]
+        cases.append((keys, values, key, torch.randn(2, generator=generator), slots))
+
+    def erring(**how: Any) -> Callable[..., tuple[Tensor, Tensor]]:
+        return lambda *case: _note(*case, **how)
+
+    return check(
+        answer,
+        _note,
+        cases,
+        mistakes={
+            "an old note with the same key stays beside the new one: it must go": erring(near=2.0),
+            "compare by the cosine: a key may be of any length": erring(measure="dot"),
+            "there are more notes than slots: the oldest must go": erring(limit=False),
+            "you dropped the newest where there is no room: the oldest must go": erring(first=True),
+            "the new note is the newest: it stands last": erring(front=True),
+        },
+        praise="right: what changed is replaced, and what is old makes room.",
+    )
+
+
 # The references, and ways to err.
 
 
@@ -298,3 +327,25 @@ def _surprise(
     new = write(momentum * (keep * old), key[None], factor * rate * missing[None])
     kept = memory * (1 - forget * fade)
     return kept + new * into, new * (1 - forget) if both else new
+
+
+def _note(
+    keys: Tensor,
+    values: Tensor,
+    key: Tensor,
+    value: Tensor,
+    slots: int,
+    measure: Any = "cosine",
+    near: float = 0.9,
+    limit: bool = True,
+    first: bool = False,
+    front: bool = False,
+) -> tuple[Tensor, Tensor]:
+    others = similarity(key[None], keys, measure=measure)[0] < near
+    result = []
+    for old, new in ((keys, key), (values, value)):
+        notes = torch.cat((old[others], new[None]))
+        if limit:
+            notes = notes[:slots] if first else notes[-slots:]
+        result.append(notes.roll(1, 0) if front else notes)
+    return result[0], result[1]

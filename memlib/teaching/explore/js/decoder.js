@@ -20,11 +20,14 @@
  * @typedef {{
  *   without?: ReadonlyArray<string>,
  *   window?: number,
+ *   forget?: {rule: string, slots: number},
  *   dropped?: ReadonlyArray<number>,
  *   edits?: ReadonlyArray<Edit>,
  * }} Cuts parts that add nothing, "head 1 of 2" (the layer last) or "feed-forward of 1"; how many
- *   positions a query reads; slots that are forgotten, or edited, once their own token has read
+ *   positions a query reads; how many slots stay, and the rule that chooses them, of `RULES`; slots
+ *   that are forgotten, or edited, once their own token has read
  */
+import { keep, RULES } from "./forgetting.js";
 import { FeedForward, layerNorm, MemoryAttention } from "./layers.js";
 import { dot, linear } from "./tensor.js";
 import { write } from "./verbs.js";
@@ -89,8 +92,9 @@ export class Decoder {
    * @param {Cuts} [cuts]
    * @returns {Step[]} one a token
    */
-  forward(tokens, { without, window = Infinity, dropped = [], edits = [] } = {}) {
+  forward(tokens, { without, window = Infinity, forget, dropped = [], edits = [] } = {}) {
     let cache = this.cache();
+    const looks = cache.map(() => /** @type {Float64Array[]} */ ([])); // of each layer's queries
     return Array.from(tokens, (token, position) => {
       const past = cache.map((slots) => slots.filter((slot) => position - slot.position < window));
       const [step, after] = this.step(token, position, past, without);
@@ -102,6 +106,12 @@ export class Decoder {
         );
       }
       if (dropped.includes(position)) cache = cache.map((slots) => slots.slice(0, -1));
+      for (const [n, heads] of step.weights.entries())
+        looks[n].push(heads.reduce((a, b) => sum(a, b)));
+      if (forget) {
+        const { rule, slots: n } = forget;
+        cache = cache.map((slots, layer) => keep(slots, RULES[rule](slots, looks[layer], n), n));
+      }
       return step;
     });
   }

@@ -61,9 +61,11 @@ function halves(text) {
 export function unpackRows(packed) {
   const scale = halves(packed.scale.half);
   const whole = new Int8Array(bytes(packed.bytes).buffer);
-  const columns = packed.shape[1];
   const flat = new Float32Array(whole.length);
-  for (let i = 0; i < flat.length; i++) flat[i] = whole[i] * scale[Math.floor(i / columns)];
+  const columns = packed.shape[1];
+  for (let n = 0, i = 0; n < scale.length; n++) {
+    for (const end = i + columns; i < end; i++) flat[i] = whole[i] * scale[n];
+  }
   return rows(flat, packed.shape);
 }
 

@@ -32,9 +32,11 @@ export class Words {
    *   -1 for none
    */
   find(piece) {
+    const known = this.at.get(piece);
+    if (known !== undefined) return known;
     const small = piece.toLowerCase();
     const capital = small.replace(/\p{L}/u, (letter) => letter.toUpperCase());
-    return this.at.get(piece) ?? this.at.get(capital) ?? this.at.get(small) ?? -1;
+    return this.at.get(capital) ?? this.at.get(small) ?? -1;
   }
 
   /**
@@ -57,6 +59,7 @@ export class Words {
       for (let i = 0; i < sum.length; i++) sum[i] += vector[i];
     }
     const length = norm(sum) || 1;
-    return sum.map((x) => x / length);
+    for (let i = 0; i < sum.length; i++) sum[i] /= length;
+    return sum;
   }
 }

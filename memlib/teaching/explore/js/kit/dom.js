@@ -72,3 +72,9 @@ export function fresh() {
 export function pause() {
   return new Promise((done) => setTimeout(done));
 }
+
+/** @returns {Promise<void>} the same, but what else waits to be done, waits on (where that is known) */
+export function breath() {
+  const { scheduler } = /** @type {any} */ (globalThis);
+  return scheduler?.yield ? scheduler.yield() : pause();
+}

@@ -63,6 +63,17 @@ export function bars(labels, { limit = 1, second = false, show: said = percent }
   return { element, show };
 }
 
+/** What heat maps are drawn with; their look is another one in the dark. */
+export const ink = { look: "", above: [0, 0, 0], below: [0, 0, 0] };
+
+/** @param {Element} element whose colors are taken: to ask for them in every drawing would cost */
+export function dip(element) {
+  const style = getComputedStyle(element);
+  const colors = ["--ml-accent", "--ml-second"].map((name) => style.getPropertyValue(name));
+  const [above, below] = colors.map(rgb);
+  Object.assign(ink, { look: colors.join(), above, below });
+}
+
 /**
  * A heat map on a canvas: the accent above 0, the second color below.
  *
@@ -80,17 +91,11 @@ export function heat(label, { limit = 1, cell = 8 } = {}) {
     put(element, { width: columns, height: rows, "aria-label": name });
     element.style.height = `${cell * rows}px`;
     if (!rows || !columns) return;
-    const look = getComputedStyle(element);
-    const [above, below] = [
-      look.getPropertyValue("--ml-accent"),
-      look.getPropertyValue("--ml-second"),
-    ];
-    const [up, down] = [rgb(above), rgb(below)];
     const image = context.createImageData(columns, rows);
     for (let i = 0, at = 0; i < rows; i++) {
       for (let j = 0; j < columns; j++, at += 4) {
         const value = matrix[i][j] / limit;
-        const color = value < 0 ? down : up;
+        const color = value < 0 ? ink.below : ink.above;
         for (let c = 0; c < 3; c++) image.data[at + c] = color[c];
         image.data[at + 3] = 255 * Math.min(Math.abs(value), 1);
       }

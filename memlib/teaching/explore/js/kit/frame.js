@@ -15,7 +15,8 @@
  */
 
 import { unpack } from "../weights.js";
-import { el, pause, put, write } from "./dom.js";
+import { breath, el, pause, put, write } from "./dom.js";
+import { dip } from "./draw.js";
 import { first, format, parse } from "./fields.js";
 
 const SETTLED = 500; // milliseconds without a change, after which something is announced
@@ -60,21 +61,21 @@ export class Frame {
     const data = JSON.parse(this.root.querySelector(".ml-data")?.textContent || "{}");
     for (const [name, value] of Object.entries(data)) {
       if (!value?.tensors) continue;
-      await pause();
+      await breath();
       data[name] = { ...value.metadata, ...unpack(value) };
     }
-    await pause();
+    await breath();
     this.data = data;
     this.draw = await this.page.build(this, data);
     if (!this.said.isConnected) this.lab.append(this.said); // a page may want it elsewhere
     this.lab.append(this.heard, this.bar(), this.tries());
-    await pause();
+    await breath();
     this.lab.hidden = false;
     this.root.classList.add("ml-live");
-    this.redraw();
+    this.recolor();
     this.started = performance.now() - began;
     new ResizeObserver(() => this.reach()).observe(this.lab);
-    const watch = new MutationObserver(() => this.redraw());
+    const watch = new MutationObserver(() => this.recolor());
     const attributeFilter = ["data-theme", "data-jp-theme-light", "data-vscode-theme-kind"];
     for (const element of [document.documentElement, document.body]) {
       watch.observe(element, { attributes: true, attributeFilter });
@@ -101,6 +102,12 @@ export class Frame {
     this.busy = false;
     for (const sync of this.controls) sync(this.state);
     this.draw(this.state);
+  }
+
+  /** Draws in the colors that the page has now. */
+  recolor() {
+    dip(this.root);
+    this.redraw();
   }
 
   settle() {

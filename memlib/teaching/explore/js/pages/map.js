@@ -15,7 +15,10 @@ const FACETS = {
     title: "What is stored",
     options: ["pairs", "slots", "text", "library", "parameters", "matrix"],
   },
-  addressed: { title: "How it is found", options: ["content", "best", "location", "product"] },
+  addressed: {
+    title: "How it is found",
+    options: ["content", "best", "location", "product", "hash"],
+  },
   writes: { title: "Who writes", options: ["user", "network", "append", "beforehand", "weights"] },
 };
 const NAMES = Object.keys(FACETS);

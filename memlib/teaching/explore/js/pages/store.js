@@ -15,7 +15,7 @@
  */
 
 import { button, check, panel, slider, text as textField } from "../kit/controls.js";
-import { el, pause, put, write as say } from "../kit/dom.js";
+import { breath, el, put, write as say } from "../kit/dom.js";
 import { snap } from "../kit/drag.js";
 import { percent, round } from "../kit/draw.js";
 import { flag, list, number, text } from "../kit/fields.js";
@@ -80,11 +80,11 @@ export const page = {
  */
 async function build(frame, data) {
   const words = new Words(data.words, unpackRows(data.vectors));
-  await pause();
-  const whole = data.facts.map((fact) => words.embed(fact));
-  await pause();
-  const bare = data.bare.map((fact) => words.embed(fact));
-  await pause();
+  await breath();
+  const embed = (/** @type {string[]} */ texts) => texts.map((one) => words.embed(one));
+  const whole = embed(data.facts);
+  const bare = once(() => embed(data.bare)); // when it is asked for
+  await breath();
   const clusters = new Clusters(data.points, data.centers, FAR);
 
   const offered = offers(frame, data);
@@ -144,7 +144,7 @@ async function build(frame, data) {
   const ask = once((asked, k, strength, answer, told, gone) => {
     const query = words.embed(asked);
     const more = words.embed(told);
-    const keys = [...(answer ? whole : bare), more];
+    const keys = [...(answer ? whole : bare()), more];
     const mask = keys.map((_, n) => (n < FACTS ? !gone.includes(n) : norm(more) > 0));
     const held = mask.filter(Boolean).length;
     const most = norm(query) > 0 ? Math.min(k, held) : 0;
@@ -196,12 +196,12 @@ async function build(frame, data) {
  * @returns {(...given: any[]) => T} the same, made anew only where something else is given
  */
 function once(make) {
-  /** @type {any[]} */
-  let last = [];
+  /** @type {any[] | undefined} */
+  let last;
   /** @type {T} */
   let made;
   return (...given) => {
-    if (given.length !== last.length || given.some((one, i) => one !== last[i])) {
+    if (!last || given.some((one, i) => one !== last?.[i])) {
       made = make(...given);
       last = given;
     }

@@ -4,11 +4,12 @@
  * switched off, its slots forgotten or written over, and facts written into what it was taught.
  *
  * @import { Frame } from "../kit/frame.js"
- * @typedef {{text: string, asked: number, off: string[], window: number, dropped: number[],
- *   edits: number[][], facts: number[][], next: number, slot: number, word: number, into: string,
+ * @typedef {{text: string, asked: number, off: string[], window: number, rule: string,
+ *   dropped: number[], edits: number[][], facts: number[][], next: number, slot: number, word: number, into: string,
  *   country: number, capital: number}} State asked: a position, -1 for the last; edits: position,
  *   token and layer (3: both); facts: country and capital; after that: what the fields hold
  */
+import { RULES } from "../forgetting.js";
 import { button, choose, panel, select, slider, text } from "../kit/controls.js";
 import { el, write } from "../kit/dom.js";
 import { bars } from "../kit/draw.js";
@@ -38,6 +39,7 @@ export const page = {
     asked: whole(-1, -1, MOST - 1),
     off: list([], choice(PARTS[0], PARTS), 0, PARTS.length),
     window: whole(MOST, 1, MOST),
+    rule: choice("window", Object.keys(RULES)),
     dropped: list([], whole(0, 0, MOST - 1), 0, MOST),
     edits: tuples(3, 3),
     facts: tuples(2, 4),
@@ -86,6 +88,7 @@ function build(frame, { machine, words: names }) {
     Object.fromEntries([...names.entries()].filter(([token]) => token >= from && token < to));
   const countries = { countries: some(0, COUNTRIES) };
   const capitals = { capitals: some(CAPITALS, LAST + 1) };
+  const rules = Object.fromEntries(Object.keys(RULES).map((rule) => [rule, rule]));
   const known = { names: some(COUNTRIES, CAPITALS), ...countries, ...capitals };
 
   /** @param {string} said what is done to slots stays as long as their words do */
@@ -165,12 +168,13 @@ function build(frame, { machine, words: names }) {
         { class: "ml-stay" },
         panel("What comes after the chosen word", best.element, bar(follow)),
         slider(frame, "window", {
-          label: "window, slots",
+          label: "slots that a query reads",
           low: 1,
           high: MOST,
           step: 1,
           show: (n) => (n < MOST ? String(n) : "all"),
         }),
+        choose(frame, "rule", "chosen by", rules),
         panel(
           "Feed-forward memories, 64 slots each",
           ...learned.map(({ element }) => element),

@@ -4,19 +4,19 @@
  * @import { Matrix, Vector } from "../../tensor.js"
  */
 import { draw, el, put, write } from "../../kit/dom.js";
-import { heat, plot, round } from "../../kit/draw.js";
+import { heat, ink, plot, round } from "../../kit/draw.js";
 import { rows } from "../../weights.js";
 import { INK } from "./recall.js";
 
 /**
  * @param {string} label
  * @param {number} cell
- * @returns {{element: HTMLCanvasElement, show: (ink: Vector) => void}} a picture of 8 x 8 pixels
+ * @returns {{element: HTMLCanvasElement, show: (picture: Vector) => void}} a picture of 8 x 8 pixels
  */
 export function digit(label, cell) {
   const { element, show } = heat(label, { limit: INK, cell });
   element.style.maxWidth = `${8 * cell}px`;
-  return { element, show: (ink) => show(rows(Float32Array.from(ink), [8, 8])) };
+  return { element, show: (picture) => show(rows(Float32Array.from(picture), [8, 8])) };
 }
 
 /**
@@ -35,16 +35,15 @@ export function shelf(pictures, take) {
     return { picture, fill, number, item };
   });
   const element = el("ul", { class: "ml-shelf" }, ...items.map(({ item }) => item));
-  let ink = "";
+  let look = "";
   /**
    * @param {Vector} weights of those that are stored
    * @param {number} taken
    * @param {(weight: number) => string} said
    */
   const show = (weights, taken, said) => {
-    const color = getComputedStyle(element).getPropertyValue("--ml-accent");
     items.forEach(({ picture, fill, number, item }, n) => {
-      if (color !== ink) {
+      if (ink.look !== look) {
         picture.show(pictures[n]);
         picture.element.style.height = "auto";
       }
@@ -53,7 +52,7 @@ export function shelf(pictures, take) {
       write(number, Math.abs(weight) >= 0.005 ? said(weight) : "");
       put(item, { class: n === taken ? "ml-taken" : false, hidden: n >= weights.length });
     });
-    ink = color;
+    look = ink.look;
   };
   return { element, show };
 }

@@ -18,6 +18,7 @@ import { argmax } from "../../tensor.js";
 
 const COLUMNS = ["slot", "holds", "in use", "next free", "last", "write", "read"];
 const FAINT = 0.02; // what is less is not drawn
+const TIP = 4; // of an arrow, its length
 
 /**
  * @param {(slot: number) => void} pick what a click on a slot does, where it does something
@@ -65,7 +66,7 @@ export function books(pick) {
 function ring(count, pick) {
   const head = fresh();
   const tip = draw("path", { d: "M0,0L10,5L0,10Z" });
-  const size = { markerWidth: 4, markerHeight: 4, markerUnits: "userSpaceOnUse" };
+  const size = { markerWidth: TIP, markerHeight: TIP, markerUnits: "userSpaceOnUse" };
   const box = { viewBox: "0 0 10 10", refX: 9, refY: 5, orient: "auto" };
   const marker = draw("marker", { id: head, ...box, ...size }, tip);
   const arrows = draw("g");
@@ -84,18 +85,18 @@ function ring(count, pick) {
   });
   const many = count > 8 ? " ml-many" : "";
   const element = el("div", { class: `ml-ring${many}` }, picture, ...slots.map(({ node }) => node));
-  const far = count > 8 ? 7 : 9.5; // an arrow begins and ends beside its slots
+  const far = count > 8 ? 7 : 9.5; // an arrow ends beside its slot, and begins where no other's tip is
 
   /** @type {(from: number, to: number) => string} */
   const curve = (from, to) => {
     const [[ax, ay], [bx, by]] = [places[from], places[to]];
     const [mx, my] = [(ax + bx) / 2 - (by - ay) / 8, (ay + by) / 2 + (bx - ax) / 8];
-    /** @type {(x: number, y: number) => string} */
-    const beside = (x, y) => {
-      const share = far / Math.hypot(mx - x, my - y);
+    /** @type {(x: number, y: number, away: number) => string} */
+    const beside = (x, y, away) => {
+      const share = Math.min(away / Math.hypot(mx - x, my - y), 0.9);
       return `${(x + share * (mx - x)).toFixed(1)},${(y + share * (my - y)).toFixed(1)}`;
     };
-    return `M${beside(ax, ay)}Q${mx.toFixed(1)},${my.toFixed(1)} ${beside(bx, by)}`;
+    return `M${beside(ax, ay, far + TIP)}Q${mx.toFixed(1)},${my.toFixed(1)} ${beside(bx, by, far)}`;
   };
   const show = (/** @type {Scene} */ scene) => {
     const { held, usage, allocation, links, writing, reading } = scene;

@@ -19,7 +19,7 @@ import { DNC } from "../../dnc.js";
 import { cells } from "../../kit/cells.js";
 import { button, check, choose, panel, slider } from "../../kit/controls.js";
 import { el, put } from "../../kit/dom.js";
-import { bars, heat, percent } from "../../kit/draw.js";
+import { bars, heat, ink, percent } from "../../kit/draw.js";
 import { timeline } from "../../kit/timeline.js";
 import { wrongBits } from "../../tasks.js";
 import { argmax, sigmoid } from "../../tensor.js";
@@ -96,7 +96,7 @@ export function trained(frame, weights) {
   let painted = {};
   /** @param {any} state @param {Run} run draws what is the same at every step */
   const paint = (state, run) => {
-    const look = getComputedStyle(element).getPropertyValue("--ml-accent");
+    const { look } = ink;
     if (painted.run === run && painted.look === look) return;
     painted = { run, look };
     const { task, logits, states, wrong } = run;

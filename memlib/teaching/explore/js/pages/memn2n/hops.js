@@ -24,23 +24,20 @@ const MOST = 60; // rows, of the newest sentences
  */
 export function hopTable(hops, known, choose) {
   const name = fresh();
-  /** @type {ReturnType<typeof sentence>[]} */
-  const rows = [];
   let first = 0; // the sentence of the first row
-  const sentence = () => {
-    const n = rows.length;
+  const rows = Array.from({ length: MOST }, (_, n) => {
     const onchange = () => choose(first + n);
     const radio = el("input", { type: "radio", name, onchange });
     const words = el("span");
     const inside = el("span", { class: "ml-pick" }, radio, words);
     const head = el("th", { scope: "row", onclick: onchange }, inside);
     return { ...line(head, hops), radio, words, text: "" };
-  };
+  });
   const rest = el("th", { scope: "row" });
   const nothing = line(rest, hops);
   const older = el("p", { hidden: true });
   const names = Array.from({ length: hops }, (_, k) => el("th", { scope: "col" }, `hop ${k + 1}`));
-  const body = el("tbody", {}, nothing.row);
+  const body = el("tbody", {}, ...rows.map(({ row }) => row), nothing.row);
   const head = el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "sentence"), ...names));
   const element = el("div", {}, older, el("table", { class: "ml-hops" }, head, body));
 
@@ -49,10 +46,6 @@ export function hopTable(hops, known, choose) {
     put(older, { hidden: first === 0 });
     write(older, `${first} older sentences are not drawn.`);
     const shown = look.story.slice(first);
-    while (rows.length < shown.length) {
-      rows.push(sentence());
-      nothing.row.before(rows[rows.length - 1].row);
-    }
     rows.forEach((row, n) => {
       put(row.row, { hidden: n >= shown.length });
       if (n >= shown.length) return;

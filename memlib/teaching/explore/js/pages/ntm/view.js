@@ -14,7 +14,7 @@
  */
 import { panel } from "../../kit/controls.js";
 import { el, put, write } from "../../kit/dom.js";
-import { heat, round, shade } from "../../kit/draw.js";
+import { heat, ink, round, shade } from "../../kit/draw.js";
 import { timeline } from "../../kit/timeline.js";
 import { full, sigmoid } from "../../tensor.js";
 
@@ -70,7 +70,7 @@ export function view(frame, steps) {
   let shown = { from: 0, count: 0, limit: 1 };
   /** @param {Run} run draws what is the same at every step, unless that stands there already */
   const paint = (run) => {
-    const look = getComputedStyle(element).getPropertyValue("--ml-accent");
+    const { look } = ink;
     if (shown.run === run && shown.look === look) return;
     const { task, logits, states, wrong } = run;
     const arc = used(states);

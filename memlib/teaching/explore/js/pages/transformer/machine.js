@@ -39,9 +39,12 @@ export function asker(machine, names) {
     const tokens = words.flatMap(({ token, position }) => (position < 0 ? [] : token));
     const last = tokens.length - 1;
     const asked = state.asked < 0 ? last : Math.min(state.asked, last);
+    const { rule, window } = state;
+    const aged = rule === "window"; // then layers need not forget what no query reads
     const cuts = {
       without: state.off,
-      window: state.window < MOST ? state.window : Infinity,
+      window: aged && window < MOST ? window : Infinity,
+      forget: aged || window === MOST ? undefined : { rule, slots: window - 1 },
       dropped: state.dropped,
       edits: state.edits.map(([position, token, layers]) => ({
         position,

@@ -106,7 +106,9 @@ function slotRow(name, ask, drop) {
     for (const [i, { weights, heard }] of looks.entries()) {
       const weight = known && position <= asked ? weights[position] : 0;
       write(cells[i], weight >= 0.005 ? round(weight) : "");
-      put(cells[i], { style: shade(heard ? weight : 0) });
+      // only of a slot that is gone the weight is 0 in every digit
+      const gone = known && position <= asked && !weight;
+      put(cells[i], { style: !gone && shade(heard ? weight : 0), class: gone && "ml-gone" });
     }
   };
   return { element, show };
