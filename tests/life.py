@@ -5,6 +5,9 @@ through.
 """
 
 import copy
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -35,6 +38,7 @@ class Row:
         made: makes it instead, where it is no module.
         inputs: draws tensors for it, a batch of 2 in each.
         call: asks something of it, with these inputs, that leaves it as it is; returns tensors.
+        copied: the class of its copies, where it is another one.
         refused: the stages that refuse it, with what words, and with what sentence of its own
             documentation.
     """
@@ -45,6 +49,7 @@ class Row:
     made: Callable[[], Any] | None = None
     inputs: Callable[[], tuple[Tensor, ...]] = lambda: ()
     call: Callable[..., Any] = lambda it, *inputs: it(*inputs)
+    copied: type | None = None
     refused: Refusals = field(default_factory=dict)
 
     def make(self, seed: int = 0, **where: Any) -> Any:
@@ -310,6 +315,14 @@ def _store(backend: str, filled: bool) -> Any:
     return store
 
 
+def _durable() -> Any:
+    folder = tempfile.mkdtemp()
+    store = memlib.Store.open(folder, durable=True, width=4, value_width=2, batch_size=2)
+    store.add(torch.randn(2, 20, 4), torch.randn(2, 20, 2))
+    weakref.finalize(store, shutil.rmtree, folder)
+    return store
+
+
 def _recall(it: Any, x: Tensor) -> Tensor:
     memory = it if torch.compiler.is_compiling() else copy.deepcopy(it)  # which would be traced too
     return _memorizing()(x, memory)[0]
@@ -400,6 +413,14 @@ VALUES = {
         )
         for backend in BACKENDS
     },
+    "DurableStore": Row(
+        memlib.DurableStore,
+        made=_durable,
+        inputs=_draws((2, 3, 4)),
+        call=lambda it, query: it.read(query, 3),
+        copied=memlib.Store,
+        refused={"file": STORED},
+    ),
     "Batch": _value(tasks.Batch, lambda: tasks.copy(2, length=(1, 3))),
     "Tokens": _value(tasks.Tokens, lambda: tasks.induction(2)),
     "Question": _value(

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import uuid
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,17 @@ vocabulary = tasks.Vocabulary.of(questions)
 
 def store(**options):
     made = memlib.Store(4, batch_size=2, **options)
+    made.add(x, x)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def durable():
+    made = memlib.Store.open(uuid.uuid4().hex, durable=True, width=4, batch_size=2)
     made.add(x, x)
     return made
 
@@ -149,6 +161,10 @@ CALLS = {
     "Store.add": lambda **o: store().add(x, x, **o),
     "Store.address": lambda **o: store().address(x, 2, **o),
     "Store.read": lambda **o: store().read(x, 2, **o),
+    "DurableStore.add": lambda **o: durable().add(x, x, **o),
+    "DurableStore.address": lambda **o: durable().address(x, 2, **o),
+    "DurableStore.read": lambda **o: durable().read(x, 2, **o),
+    "DurableStore.versions": lambda **o: durable().versions(0, **o)[0][2],
     "address": lambda **o: memlib.address(x, x, **o),
     "attend": lambda **o: memlib.attend(x, x, x, **o),
     "fast_weights": lambda **o: memlib.fast_weights(x[:, None], x[:, None], x[:, None], **o)[0],
@@ -205,6 +221,6 @@ def test_nearly_every_line_has_a_call():
     """What is left has no more than None, files or words to give."""
     left = {parsed(s)[0] for s in LINES} - {*REQUIRED, *CALLS}
     assert left == {
-        "Store.open", "programs.Step", "tasks.Task", "tasks.babi_stories", "tasks.find_babi",
-        "tasks.read_babi",
+        "Store.open", "DurableStore.open", "programs.Step", "tasks.Task", "tasks.babi_stories",
+        "tasks.find_babi", "tasks.read_babi",
     }  # fmt: skip

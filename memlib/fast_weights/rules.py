@@ -67,7 +67,9 @@ def fast_weights(
         Reads (B, H, T, V), 0 at padding, and the matrix after, (B, H, M, V), with the dtype of
         the one before.
 
-    Accuracy: float32 1e-5, bfloat16 8e-3, float16 1e-3, of the largest result, times its condition.
+    Accuracy: float32 1e-5, bfloat16 8e-3, float16 1e-3, of the largest number held or read on the
+    way, times its condition. Token by token, what is erased takes its roundings along; in a chunk
+    they stay.
 
     Raises:
         TypeError: no floating-point tensor, dtypes that differ, a mask that is not bool.

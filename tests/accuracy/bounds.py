@@ -45,7 +45,8 @@ READ = "of the sum of weights times sizes of values"
 TERMS = "of the sum of the sizes of its terms"
 BEYOND = "stays below 100, and beyond it, or beyond a width of 128, in proportion"
 SOFTMAX = f"while strength times score {BEYOND}"
-LAYERS = "of the largest result, times its condition"
+CONDITION = "times its condition"
+LAYERS = f"of the largest result, {CONDITION}"
 MODULE = 2e-6, 1e-1, 1e-2  # sixteen roundings
 
 BOUNDS = {
@@ -71,7 +72,9 @@ BOUNDS = {
     "Store.read": Bound(1e-4, 2e-2, 2e-3, f"{READ} {SOFTMAX}"),
     "knn_lm": Bound(1e-4, 1e-2, 2e-3, f"of 1 + the size of a result {SOFTMAX}"),
     "position_encoding": Bound(1e-6, 1e-6, 1e-6, "of 1"),
-    "fast_weights": Bound(1e-5, 8e-3, 1e-3, LAYERS),
+    "fast_weights": Bound(
+        1e-5, 8e-3, 1e-3, f"of the largest number held or read on the way, {CONDITION}"
+    ),
     "Head.forward": Bound(*MODULE, LAYERS, module=True),
     "NTMCell.forward": Bound(*MODULE, LAYERS, module=True),
     "DNCCell.forward": Bound(*MODULE, LAYERS, module=True),

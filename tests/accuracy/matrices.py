@@ -72,11 +72,20 @@ class _FastWeights:
                 found = ((b[:, :, i].unsqueeze(-1) * key) * kept).sum(-2, True)
                 after = kept + key * ((w * v)[:, :, i].unsqueeze(-2) - found)
                 state = torch.where(there, after, state)
+                held.append(float(state.detach().abs().max()))
                 read = (q[:, :, i].unsqueeze(-1) * state).sum(-2)
                 reads.append(torch.where(there[..., 0], read, 0))
             return [torch.stack(reads, 2), state]
 
-        return told(run, t, o)
+        held = [float(t["state"].detach().abs().max())]
+        found = told(run, t, o)
+        # a chunk subtracts what it erases from the matrix before: its roundings stay
+        longest = float(t["query"].detach().abs().sum(-1).max())
+        for result, size in zip(found.results, (longest * max(held), max(held)), strict=True):
+            old = result.size
+            result.size = old.clamp_min(size)
+            result.reach = result.reach * old / result.size
+        return found
 
 
 def layer_sizes(rng: Random) -> Options:

@@ -392,3 +392,15 @@ def test_compiles_to_one_graph_with_its_gradients(rule):
         for f in (fast_weights, torch.compile(fast_weights, fullgraph=True, backend="aot_eager"))
     ]
     assert_close(*results)
+
+
+def test_roundings_of_what_is_erased_stay_in_a_chunk_alone():
+    """Sixteen times nearly all is erased; what a chunk is off by is of the matrix before it."""
+    key = torch.ones(1, 1, 16, 1)
+    before = torch.full((1, 1, 1, 1), 1e8)
+    gates = {"write": 0.5, "erase": torch.tensor(0.999)}
+    states = [fast_weights(key, key, key, before, **gates, chunk=chunk)[1] for chunk in (1, 16)]
+    exact = fast_weights(*(x.double() for x in (key, key, key, before)), write=0.5, erase=0.999)[1]
+    off = [abs(state.item() - exact.item()) for state in states]
+    assert off[0] < 1e-6
+    assert off[0] < off[1] < 1e-5 * before.item()

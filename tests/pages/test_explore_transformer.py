@@ -293,6 +293,19 @@ def test_the_quiz_on_the_smallest_window(browser: Browser, book: str) -> None:
     assert found[6] == "Cleo"
 
 
+def test_the_quiz_on_the_rules(browser: Browser, book: str) -> None:
+    quiz = json.loads((ROOT / "book/quizzes/transformer.json").read_text(encoding="utf-8"))
+    (question,) = (item for item in quiz if item["id"] == "chosen")
+    with opened(browser, book, "transformer", query="?window=6") as one:
+        for option in question["answers"]:
+            rule = one.root.locator(".ml-choose").get_by_role("radio", name=option["answer"])
+            rule.check()
+            assert (answer(one) == "Peru") == option["correct"]
+        one.put("slots that a query reads", 7)
+        assert one.state["rule"] == "looked at"
+        assert answer(one) == "Emil"
+
+
 PLANTED = {  # what is done behind the reader's back
     "a head is heard": "e.draw({...e.state, off: []})",
     "another window": "e.draw({...e.state, window: 5})",

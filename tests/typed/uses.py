@@ -18,6 +18,7 @@ from memlib import (
     Decoder,
     DNCCell,
     DNCState,
+    DurableStore,
     FastWeights,
     FeedForward,
     Gates,
@@ -218,6 +219,11 @@ def stores(wanted: bool = True) -> None:
 def files(path: Path) -> None:
     Store(4).save(path)
     assert_type(Store.open(path, width=4), Store)
+    durable = Store.open(path.with_name("folder"), durable=True, width=4)
+    if isinstance(durable, DurableStore):
+        durable.add(keys[:1], keys[:1])
+        assert_type(durable.versions(3), list[tuple[float, Tensor, Tensor]])
+        assert_type(durable.near(query[:1], 0.1), Tensor)
 
 
 def memorizing(wanted: bool = True) -> None:
