@@ -18,6 +18,7 @@ EXPERIMENTS = {
     "forgetting": "what a cache may forget: answers kept against slots kept, rule by rule",
     "knn_lm": "a language model of bytes with a memory of text it was not trained on",
     "numbers": "how far each public function is from float64, at hostile scales",
+    "durability": "a store in a folder, whose writers are killed and whose files are damaged",
     "cache_bytes": "what the caches of published models take",
 }
 COMMANDS = {

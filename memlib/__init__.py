@@ -15,7 +15,14 @@ from memlib.fast_weights import FastWeights, NeuralMemory, NeuralState, fast_wei
 from memlib.key_value import KeyValueMemory, KeyValueState
 from memlib.memn2n import MemN2N, position_encoding
 from memlib.ntm import NTM, NTMCell, NTMState
-from memlib.store import Looks, MemorizingAttention, Recollection, Store, knn_lm
+from memlib.store import (
+    DurableStore,
+    Looks,
+    MemorizingAttention,
+    Recollection,
+    Store,
+    knn_lm,
+)
 from memlib.transformer import Decoder, FeedForward, KVCache, MemoryAttention, SegmentMemory
 
 __version__ = "0.1.0"
@@ -27,6 +34,7 @@ __all__ = [
     "DNCCell",
     "DNCState",
     "Decoder",
+    "DurableStore",
     "FastWeights",
     "FeedForward",
     "Gates",

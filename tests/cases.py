@@ -154,6 +154,10 @@ def _attention(**options: Any) -> Callable[..., nn.Module]:
     return lambda **where: memlib.MemoryAttention(6, 3, 1, **options, **where)
 
 
+def _fast_layer(kind: Any, **options: Any) -> Callable[..., nn.Module]:
+    return lambda **where: kind(6, 2, chunk=2, **options, **where)
+
+
 def _segment(
     layer: nn.Module, x: Tensor, inputs: Tensor, seen: Tensor, lengths: Tensor
 ) -> tuple[Tensor, ...]:
@@ -511,6 +515,36 @@ CASES = [
             ("steps", {"chunk": 1}, {"state": "B H M V"} | FAST_GATES),
             ("mask", {}, {"state": "B H M V", "decay": "B H D 1", "mask": "B D"}),
         )
+    ),
+    *(
+        Case(
+            f"FastWeights-{rule}",
+            lambda layer, x, lengths: layer(x, lengths=lengths)[0],
+            {"x": "B T D", "lengths": "B"},
+            "B T D",
+            module=_fast_layer(memlib.FastWeights, rule=rule),
+            empty="B",
+        )
+        for rule in ("linear", "gated delta", "general")
+    ),
+    *(
+        Case(
+            f"NeuralMemory-{hidden}",
+            lambda layer, x, lengths: layer(x, lengths=lengths)[0],
+            {"x": "B T D", "lengths": "B"},
+            "B T D",
+            module=_fast_layer(memlib.NeuralMemory, hidden=hidden),
+            empty="B",
+        )
+        for hidden in (0, 5)
+    ),
+    Case(
+        "NeuralMemory.loss",
+        lambda layer, x, mask: layer.loss(x, mask=mask),
+        {"x": "B T D", "mask": "B T"},
+        "B H T",
+        module=_fast_layer(memlib.NeuralMemory, hidden=5),
+        empty="BT",
     ),
     Case(
         "FeedForward",

@@ -16,7 +16,9 @@ import memlib
 from memlib.transformer import accumulate, heavy_hitters, looked_at, sinks, window
 
 WORDS = frozenset({"tokens", "story", "question", "lengths", "mask"})
-ALONE = {"DNCState", "Looks", "Recollection", "default_device", "programs"}  # named by no case
+ALONE = {  # named by no case
+    "DNCState", "Looks", "NeuralState", "Recollection", "default_device", "programs",
+}  # fmt: skip
 
 
 def where(tensor: Tensor) -> dict[str, Any]:

@@ -5,6 +5,9 @@ through.
 """
 
 import copy
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,6 +18,7 @@ from torch import Tensor, nn
 
 import memlib
 from memlib import tasks
+from memlib.fast_weights.gates import GATES
 from memlib.store.indexes import BACKENDS
 from memlib.transformer import forget, sinks
 
@@ -34,6 +38,7 @@ class Row:
         made: makes it instead, where it is no module.
         inputs: draws tensors for it, a batch of 2 in each.
         call: asks something of it, with these inputs, that leaves it as it is; returns tensors.
+        copied: the class of its copies, where it is another one.
         refused: the stages that refuse it, with what words, and with what sentence of its own
             documentation.
     """
@@ -44,6 +49,7 @@ class Row:
     made: Callable[[], Any] | None = None
     inputs: Callable[[], tuple[Tensor, ...]] = lambda: ()
     call: Callable[..., Any] = lambda it, *inputs: it(*inputs)
+    copied: type | None = None
     refused: Refusals = field(default_factory=dict)
 
     def make(self, seed: int = 0, **where: Any) -> Any:
@@ -109,6 +115,18 @@ def _forget(it: Any, keys: Tensor, values: Tensor, query: Tensor) -> Tensor:
     read = memlib.attend(query, keys, values, mask=mask)
     it.crop(0)
     return torch.cat((read.flatten(), slots[0].flatten()))
+
+
+def _twice(it: Any, x: Tensor) -> Tensor:
+    """The second call goes on where the first ended."""
+    y, state = it(x)
+    return torch.cat((y, it(x, state)[0]), dim=1)
+
+
+def _remembering(it: Any, tokens: Tensor) -> Tensor:
+    """The second call reads what the first has left."""
+    y, memory = it(tokens, it.segment_memory(len(tokens), 4))
+    return torch.cat((y, it(tokens, memory)[0]), dim=1)
 
 
 def _attend_twice(it: Any, x: Tensor) -> Tensor:
@@ -192,12 +210,35 @@ MODULES = {
         lambda **where: {"positions": "learned", "length": 3, **where},
         inputs=_draws((2, 3, 6)),
     ),
+    **{
+        f"FastWeights {rule}": Row(
+            memlib.FastWeights, (6, 2), lambda rule=rule, **where: {"rule": rule, **where},
+            inputs=_draws((2, 3, 6)), call=_twice,
+        )
+        for rule in GATES
+    },
+    **{
+        f"NeuralMemory {name}": Row(
+            memlib.NeuralMemory, (6, 2),
+            lambda hidden=hidden, **where: {"hidden": hidden, "chunk": 2, **where},
+            inputs=_draws((2, 3, 6)), call=_twice,
+        )
+        for name, hidden in (("linear", 0), ("of two layers", 5))
+    },
     "FeedForward": Row(memlib.FeedForward, (6, 5), inputs=_draws((2, 3, 6))),
     "Decoder": Row(memlib.Decoder, (9, 8, 2, 2), inputs=lambda: (torch.randint(9, (2, 4)),)),
     "Decoder with tokens": Row(
         memlib.Decoder, (9, 8, 2, 2), lambda **where: {"memory_tokens": 2, **where},
         inputs=lambda: (torch.randint(9, (2, 4)),),
     ),
+    **{
+        f"Decoder of {kind.__name__}": Row(
+            memlib.Decoder, (9, 8, 2, 2),
+            lambda kind=kind, **where: {"layer": (kind, None), **where},
+            inputs=lambda: (torch.randint(9, (2, 4)),), call=_remembering,
+        )
+        for kind in (memlib.FastWeights, memlib.NeuralMemory)
+    },
     "KVCache": Row(
         memlib.KVCache, (2, 1, 8, 4), inputs=_draws(*[(2, 1, 3, 4)] * 3), call=_extend,
         refused={
@@ -248,6 +289,10 @@ def _segment() -> Any:
     return layer(torch.randn(2, 3, 6), layer.segment_memory(2, 3))[1]
 
 
+def _neural() -> Any:
+    return _made(memlib.NeuralMemory, 6, 2, hidden=5, chunk=2)
+
+
 def _memorizing() -> Any:
     return _made(memlib.MemorizingAttention, 6, 3, 1, k=2)
 
@@ -267,6 +312,14 @@ def _store(backend: str, filled: bool) -> Any:
         ids = store.add(torch.randn(2, 20, 4), torch.randn(2, 20, 2))
         store.address(torch.ones(2, 1, 4), 3)  # now there is an index
         store.delete(ids[:, 3:5])
+    return store
+
+
+def _durable() -> Any:
+    folder = tempfile.mkdtemp()
+    store = memlib.Store.open(folder, durable=True, width=4, value_width=2, batch_size=2)
+    store.add(torch.randn(2, 20, 4), torch.randn(2, 20, 2))
+    weakref.finalize(store, shutil.rmtree, folder)
     return store
 
 
@@ -318,6 +371,12 @@ VALUES = {
         (2, 2, 6),
         call=lambda it, x: _made(memlib.MemoryAttention, 6, 3, 1)(x, it)[0],
     ),
+    "NeuralState": _value(
+        memlib.NeuralState,
+        lambda: _neural()(torch.randn(2, 3, 6))[1].detach(),
+        (2, 2, 6),
+        call=lambda it, x: _neural()(x, it)[0],
+    ),
     "Gates": _value(
         memlib.Gates,
         _gates,
@@ -354,6 +413,14 @@ VALUES = {
         )
         for backend in BACKENDS
     },
+    "DurableStore": Row(
+        memlib.DurableStore,
+        made=_durable,
+        inputs=_draws((2, 3, 4)),
+        call=lambda it, query: it.read(query, 3),
+        copied=memlib.Store,
+        refused={"file": STORED},
+    ),
     "Batch": _value(tasks.Batch, lambda: tasks.copy(2, length=(1, 3))),
     "Tokens": _value(tasks.Tokens, lambda: tasks.induction(2)),
     "Question": _value(

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import uuid
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,17 @@ def store(**options):
     return made
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def durable():
+    made = memlib.Store.open(uuid.uuid4().hex, durable=True, width=4, batch_size=2)
+    made.add(x, x)
+    return made
+
+
 def texts():
     made = memlib.Store(4, 1, batch_size=2, value_dtype=torch.long)
     made.add(x, words.unsqueeze(-1) % 4)
@@ -102,6 +114,7 @@ REQUIRED = {
     "Decoder": (9,),
     "FeedForward": (8, 3),
     "Head": (3, 4),
+    "FastWeights": (8,),
     "KVCache": (2, 1, 8, 4),
     "KeyValueMemory": (5, 4),
     "MemN2N": (9, 4),
@@ -109,6 +122,7 @@ REQUIRED = {
     "MemoryAttention": (8, 2),
     "NTM": (3, 2),
     "NTMCell": (3, 2),
+    "NeuralMemory": (8,),
     "Store": (4,),
     "tasks.Question": ((), (), ()),
 }
@@ -123,6 +137,8 @@ CALLS = {
     "Decoder.segment_memory": lambda **o: memlib.Decoder(9, 8).segment_memory(**o)[0],
     "Decoder.memory_tokens": lambda **o: memlib.Decoder(9, 8, memory_tokens=2).memory_tokens(**o),
     "Decoder.forward": lambda **o: memlib.Decoder(9, 8)(words, **o)[0],
+    "FastWeights.initial_state": lambda **o: memlib.FastWeights(4, 2).initial_state(**o),
+    "FastWeights.forward": lambda **o: memlib.FastWeights(4, 2)(x, **o),
     "Hopfield.forward": lambda **o: memlib.Hopfield()(x, x, **o),
     "Hopfield.energy": lambda **o: memlib.Hopfield().energy(x, x, **o),
     "KVCache.extend": extended,
@@ -139,9 +155,16 @@ CALLS = {
     "NTM.initial_state": lambda **o: memlib.NTM(4, 2).initial_state(**o),
     "NTMCell.initial_state": lambda **o: memlib.NTMCell(4, 2).initial_state(**o),
     "NTMCell.forward": lambda **o: memlib.NTMCell(4, 2)(x[0], **o),
+    "NeuralMemory.initial_state": lambda **o: memlib.NeuralMemory(4, 2).initial_state(**o),
+    "NeuralMemory.forward": lambda **o: memlib.NeuralMemory(4, 2)(x, **o),
+    "NeuralMemory.loss": lambda **o: memlib.NeuralMemory(4, 2).loss(x, **o),
     "Store.add": lambda **o: store().add(x, x, **o),
     "Store.address": lambda **o: store().address(x, 2, **o),
     "Store.read": lambda **o: store().read(x, 2, **o),
+    "DurableStore.add": lambda **o: durable().add(x, x, **o),
+    "DurableStore.address": lambda **o: durable().address(x, 2, **o),
+    "DurableStore.read": lambda **o: durable().read(x, 2, **o),
+    "DurableStore.versions": lambda **o: durable().versions(0, **o)[0][2],
     "address": lambda **o: memlib.address(x, x, **o),
     "attend": lambda **o: memlib.attend(x, x, x, **o),
     "fast_weights": lambda **o: memlib.fast_weights(x[:, None], x[:, None], x[:, None], **o)[0],
@@ -198,6 +221,6 @@ def test_nearly_every_line_has_a_call():
     """What is left has no more than None, files or words to give."""
     left = {parsed(s)[0] for s in LINES} - {*REQUIRED, *CALLS}
     assert left == {
-        "Store.open", "programs.Step", "tasks.Task", "tasks.babi_stories", "tasks.find_babi",
-        "tasks.read_babi",
+        "Store.open", "DurableStore.open", "programs.Step", "tasks.Task", "tasks.babi_stories",
+        "tasks.find_babi", "tasks.read_babi",
     }  # fmt: skip

@@ -100,6 +100,10 @@ CALLS = {
     "Decoder.memory_tokens": (
         lambda **n: memlib.Decoder(5, 8, memory_tokens=2).memory_tokens(**n) * 0, {"batch_size": 2}
     ),
+    "FastWeights.initial_state": (memlib.FastWeights(8, 2).initial_state, {"batch_size": 2}),
+    "NeuralMemory.initial_state": (
+        lambda **n: memlib.NeuralMemory(8, 2).initial_state(**n).second, {"batch_size": 2}
+    ),
     "MemoryAttention.segment_memory": (
         memlib.MemoryAttention(8, 2).segment_memory, {"batch_size": 2, "slots": 3}
     ),
@@ -149,6 +153,16 @@ KEPT = {
         {"width": 8, "heads": 2, "kv_heads": 1, "head_width": 4, "window": 3, "base": 100.0},
     ),
     "MemoryAttention-divided": (memlib.MemoryAttention, {"width": 8, "heads": 2}),
+    "FastWeights": (
+        memlib.FastWeights,
+        {"width": 8, "heads": 2, "key_width": 5, "value_width": 3, "chunk": 4},
+    ),
+    "FastWeights-divided": (memlib.FastWeights, {"width": 8, "heads": 2}),
+    "NeuralMemory": (
+        memlib.NeuralMemory,
+        {"width": 8, "heads": 2, "hidden": 5, "key_width": 4, "value_width": 3, "rate": 0.5,
+         "chunk": 4},
+    ),
     "FeedForward": (memlib.FeedForward, {"width": 8, "slots": 5}),
     "Decoder": (
         memlib.Decoder,

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from memlib.attention.verbs import _read, _write
+from memlib.attention.verbs import _read
 
 FEW = 2  # tokens, whose many small products take less time as terms than as matrices
 
@@ -25,7 +25,7 @@ def by_chunks(
     state: Tensor,
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
-    r"""The same, C tokens at once: what they add is a triangular system (the WY form).
+    r"""Write and read C tokens at once: what they add, U, is a triangular system (the WY form).
 
     .. math:: u_t + \sum_{s<t} A_{ts} u_s = w v_t - S_0^T (\Gamma_{t0} \odot b k_t)
 
@@ -39,15 +39,16 @@ def by_chunks(
     (reach, *overlap), (q, *found), k, kept = _between(lefts, k, d)
     b = None
     if overlap:  # the diagonal of A is taken for 1, what lies above for 0
-        both = torch.cat((v, *found), dim=-1)
-        both = torch.linalg.solve_triangular(*overlap, both, upper=False, unitriangular=True)
-        v, b = both.split((v.shape[-1], k.shape[-1]), dim=-1)
+        one = torch.eye(chunk, dtype=v.dtype, device=v.device).expand_as(reach)
+        solved = torch.linalg.solve_triangular(*overlap, one, upper=False, unitriangular=True)
+        v, b = solved @ v, solved @ found[0]
     starts, adds, memory = [], [], state.flatten(0, 1)
-    for key, add, erased, keep in in_turn(0, k, v, b, kept):
+    for key, add, erased, keep in in_turn(0, k.mT, v, b, kept):
         starts.append(memory)
-        adds.append(add if erased is None else add - _read(erased, memory))  # U
+        # a read and a write, each in one operation; the tokens are the heads of the write
+        adds.append(add if erased is None else torch.baddbmm(add, erased, memory, alpha=-1))  # U
         memory = memory if keep is None else keep.mT * memory
-        memory = _write(memory, key, adds[-1])  # each token a head of its own
+        memory = torch.baddbmm(memory, key, adds[-1])
     reads = _read(q, torch.stack(starts)) + _read(reach, torch.stack(adds))
     rows, reads = state.shape[:2], reads.transpose(0, 1).flatten(1, 2)[:, : query.shape[2]]
     return reads.unflatten(0, rows), memory.unflatten(0, rows)
@@ -69,30 +70,34 @@ def _between(
         return [(x @ right.mT).tril() for x in lefts], lefts, right, None
     if decay.shape[-1] < right.shape[-1]:  # all numbers of a key decay alike
         one = torch.ones_like(decay)
-        (gamma,), (since,), until, kept = _between([one], one, decay)
-        products = [x @ right.mT * gamma for x in lefts]
-        return products, [x * since for x in lefts], right * until, kept
-    *lefts, right, kept = (x.unsqueeze(-2) for x in (*lefts, right, decay))  # C blocks of one
-    products = [(x * right).sum(dim=-1, keepdim=True) for x in lefts]
-    lefts = [x * kept for x in lefts]
+        gamma, since, until, kept = _joined(one.unsqueeze(-2), one, decay)
+        products = [x @ right.mT * gamma.squeeze(-2) for x in lefts]
+        return products, [x * since.squeeze(-2) for x in lefts], right * until, kept
+    each, left, right, kept = _joined(torch.stack(lefts, dim=-2), right, decay)
+    return [*each.unbind(-2)], [*left.unbind(-2)], right, kept
+
+
+def _joined(left: Tensor, right: Tensor, decay: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`_between` with k lefts in one tensor, (..., C, k, M), and their products (..., C, k, C)."""
+    (C, k), right, kept = left.shape[-3:-1], right.unsqueeze(-2), decay.unsqueeze(-2)
+    products = (left * right).sum(dim=-1, keepdim=True)  # C blocks of one token, (..., C, k, 1)
+    left = left * kept
     while right.shape[-3] > 1:
-        (early, late), (first, second) = _pairs(right), _pairs(kept)
-        products = [_corner(p, _pairs(x)[1], early) for p, x in zip(products, lefts, strict=True)]
-        lefts = [torch.cat((x, y * first), dim=-2) for x, y in map(_pairs, lefts)]
-        right = torch.cat((early * second, late), dim=-2)
-        kept = first * second
-    products, lefts = ([x.squeeze(-3) for x in both] for both in (products, lefts))
-    return products, lefts, right.squeeze(-3), kept.squeeze(-3)
+        (p1, p2), (l1, l2), (r1, r2), (k1, k2) = map(_pairs, (products, left, right, kept))
+        across = F.pad(p1, (0, p1.shape[-1])), torch.cat((_products(l2, r1), p2), dim=-1)
+        products = torch.cat(across, dim=-2)
+        left = torch.cat((l1, l2 * k1), dim=-2)
+        right = torch.cat((r1 * k2, r2), dim=-2)
+        kept = k1 * k2
+    products, left = (x.squeeze(-3).unflatten(-2, (C, k)) for x in (products, left))
+    return products, left, right.squeeze(-3), kept.squeeze(-3)
 
 
-def _corner(products: Tensor, late: Tensor, early: Tensor) -> Tensor:
-    """Join the products of two blocks by those of the second with the first."""
-    first, second = _pairs(products)
-    if early.shape[-2] > FEW:
-        across = late @ early.mT
-    else:
-        across = (late.unsqueeze(-2) * early.unsqueeze(-3)).sum(dim=-1)
-    return torch.cat((F.pad(first, (0, early.shape[-2])), torch.cat((across, second), -1)), dim=-2)
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """Return all products of two blocks, (..., k n, M), (..., n, M) -> (..., k n, n)."""
+    if right.shape[-2] > FEW:
+        return left @ right.mT
+    return (left.unsqueeze(-2) * right.unsqueeze(-3)).sum(dim=-1)
 
 
 def _pairs(blocks: Tensor) -> tuple[Tensor, Tensor]:

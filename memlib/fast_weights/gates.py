@@ -29,8 +29,9 @@ def split(linear: nn.Module, x: Tensor, count: int) -> Tensor:
 class Gates(nn.ModuleDict):
     r"""The gates b, w and β as :math:`\sigma(W x + c)`, d as below.
 
-    :math:`d = \exp(-e^a\, \text{softplus}(W x + c))`, with a of each head. The decay is that of
-    Mamba-2 (Dao, Gu 2024, arXiv 2405.21060), with its first values.
+    :math:`d = \exp(-e^a\, \text{softplus}(W x + c))`, with a of each head, as in Mamba-2 (Dao, Gu
+    2024, arXiv 2405.21060). It begins with a = 0, not with :math:`e^a` from 1 to 16: there some of
+    many heads forget a text within a few tokens, and here that head may be the only one.
     """
 
     def __init__(self, rule: str, width: int, count: int, M: int, V: int, **factory: Any) -> None:
@@ -61,8 +62,8 @@ class Gates(nn.ModuleDict):
     def _reset_decay(self) -> None:
         if self.speed is None:
             return
-        with torch.no_grad():  # a token takes 1 to 16 times 0.001 to 0.1 from the logarithm
-            self.speed.uniform_(1, 16).log_()
+        with torch.no_grad():  # a token takes from 0.001 to 0.1 of what is there
+            self.speed.zero_()
             bias = self["decay"].get_parameter("bias")
             step = bias.uniform_(math.log(0.001), math.log(0.1)).exp_()
             step += (-torch.expm1(-step)).log()  # c, by the inverse of softplus

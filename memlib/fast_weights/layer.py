@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memlib import _checks as checks
-from memlib.attention.scores import _single, _unit, _unless_zero
+from memlib.attention.scores import _single, _unit
 from memlib.fast_weights.gates import Gates, Rule, split
 from memlib.fast_weights.rules import _at_tokens, _fast_weights
 from memlib.transformer.blocks import Layer
 from memlib.transformer.layers import _check_divides
 
 SCALE = 4.0  # of queries and keys at first, without which all their features are nearly 1
+LEAST = 1e-30  # of all weights of a "linear" read; with less, as at padding, it is 0
 EPSILON = 1e-5  # below the mean square of a read that is normed
 
 
@@ -118,7 +119,7 @@ class FastWeights(Layer):
         self._reset_scale()
 
     def reset_parameters(self) -> None:
-        """Draw new parameters: linear layers as PyTorch does, decays as Mamba-2 does."""
+        """Draw new parameters: linear layers as PyTorch does."""
         for linear in (self.query, self.key, self.value, self.output):
             linear.reset_parameters()
         self.gates.reset_parameters()
@@ -207,7 +208,7 @@ class FastWeights(Layer):
         value, memory = _fast_weights(query, keys, values, memory, **options)
         if self.scale is not None:
             value, total = value.split((self.value_width, 1), dim=-1)
-            value = value / _unless_zero(total)  # as it is at padding
+            value = value / F.threshold(total, LEAST, torch.inf)
         y = self.output(self.norm(value.to(x.dtype)).transpose(1, 2).flatten(2))
         return y, memory, _at_tokens(query, mask) if need_weights else None
 

@@ -187,7 +187,7 @@ class NeuralMemory(Layer):
         It takes what `forward` takes, and raises what that raises.
         """
         *_, loss = self._learn(x, state, self._check(x, state, lengths, mask))
-        checks.finite(loss, x=x, **_named(state))
+        checks.finite(loss := loss.to(x.dtype), x=x, **_named(state))
         return loss
 
     def _step(
@@ -226,7 +226,8 @@ class NeuralMemory(Layer):
             self.second.zero_()
             if self.first is not None:
                 self.first.normal_(std=SPREAD)
-            self.gates.bias.copy_(torch.tensor(GATES).repeat(self.heads))
+            for part, at in zip(self.gates.bias.view(self.heads, -1).T, GATES, strict=True):
+                part.fill_(at)
 
     def extra_repr(self) -> str:
         """Return the sizes shown by ``print(module)``."""

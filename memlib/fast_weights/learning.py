@@ -24,14 +24,14 @@ class NeuralState(NamedTuple):
     Attributes:
         first: (B, H, M, N), W_1; without hidden units N is 0.
         second: (B, H, N, V), W_2; without hidden units (B, H, M, V).
-        first_momentum: as `first`.
-        second_momentum: as `second`.
+        momentum_first: as `first`.
+        momentum_second: as `second`.
     """
 
     first: Tensor
     second: Tensor
-    first_momentum: Tensor
-    second_momentum: Tensor
+    momentum_first: Tensor
+    momentum_second: Tensor
 
     def detach(self) -> "NeuralState":
         """Return the same state, through which no gradient flows back."""

@@ -50,7 +50,8 @@ def fast_weights(
         query: (B, H, T, M), q.
         keys: (B, H, T, M), k.
         values: (B, H, T, V), v.
-        state: (B, H, M, V), the matrix so far; None is zeros, in float32 at least.
+        state: (B, H, M, V), the matrix so far; None is zeros, in float32 at least. Detached, it
+            ends the way of gradients into the tokens before.
         write: w, how much of a value is written; a number, or a tensor that broadcasts to
             (B, H, T, V).
         erase: b, how much of what the key finds is erased; a number, or a tensor that broadcasts

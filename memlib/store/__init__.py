@@ -1,10 +1,12 @@
 """A memory larger than the model: searched, changed by ids, kept in files."""
 
+from memlib.store.durable import DurableStore
 from memlib.store.knn_lm import knn_lm
 from memlib.store.memorizing import Looks, MemorizingAttention, Recollection
 from memlib.store.store import Store
 
 __all__ = [
+    "DurableStore",
     "Looks",
     "MemorizingAttention",
     "Recollection",

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memlib.attention.scores import ORDINARY, _is_ordinary, _is_seen, _norm, _single, _unit
-from memlib.store.nearest import PRODUCTS, _lowered, nearest
+from memlib.store.nearest import FAR, PRODUCTS, _lowered, nearest
 
 Backend = Literal["exact", "flat", "hnsw", "ivf"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
-FAR = "negative_squared_distance"
 Ints = NDArray[np.int64]
 
 OUTGROWN = 4  # times the keys whose clusters IVF knows, and it learns new ones

@@ -22,6 +22,7 @@ BLOCK = {"cpu": 1 << 18}  # scores made at once: on a CPU, what the cache of a c
 ELSEWHERE = 1 << 22
 LARGE = 64  # times k groups: in a smaller memory it is quicker to sort all scores
 PRODUCTS = ("dot", "scaled_dot")
+FAR = "negative_squared_distance"
 
 
 def nearest(
@@ -46,6 +47,13 @@ def nearest(
         if mask is not None:
             best = best.masked_fill(~mask[_rows(keys), best], -1)
     return F.pad(best, (0, k - most), value=-1)
+
+
+def within(query: Tensor, keys: Tensor, distance: float) -> Tensor:
+    """Return which keys (B, N, M) lie within a distance of one of the queries (B, L, M), (B, N)."""
+    step = _fitting(len(keys) * max(1, query.shape[1]), keys.device)
+    blocks = (_scores(query, some, FAR) for some in keys.split(step, dim=1))
+    return torch.cat([(scores >= -(distance**2)).any(1) for scores in blocks], dim=1)
 
 
 def _lowered(query: Tensor) -> Tensor:

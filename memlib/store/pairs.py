@@ -153,7 +153,8 @@ class Pairs:
     def delete(self, ids: Tensor) -> None:
         """Forget pairs, whose keys and values become 0; (B, ...) integers, -1 for none.
 
-        ``store.delete(store.ids)`` forgets them all. To a store of one row, all rows of `ids` are
+        ``store.delete(store.ids)`` forgets them all, ``store.delete(store.near(query, 0.1))``
+        those that lie about a query. To a store of one row, all rows of `ids` are
         its own; so they are to `get`.
 
         Raises:
@@ -291,6 +292,14 @@ def _check_plain(*given: object) -> None:
                 "a store is changed in place, which cannot be where torch.func transforms or "
                 "torch.export traces a function"
             )
+
+
+def _chosen(ids: Tensor, chosen: Tensor) -> Tensor:
+    """Return of ids (B, N) those chosen, (B, K), ascending; -1 where a row has fewer."""
+    last = torch.iinfo(torch.long).max
+    most = int(chosen.sum(dim=1).max()) if chosen.numel() else 0
+    found = ids.masked_fill(~chosen, last).sort().values[:, :most]
+    return found.masked_fill(found == last, -1)
 
 
 def _longer(buffer: Tensor, slots: int) -> Tensor:

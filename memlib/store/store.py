@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, ClassVar, Literal, overload
 
 import torch
 from torch import Tensor
@@ -13,7 +13,8 @@ from memlib.attention.verbs import MEASURES, Measure, _attend, _read, _readable
 from memlib.store import files
 from memlib.store.indexes import BACKENDS, Backend, Search, filled
 from memlib.store.locks import alone
-from memlib.store.pairs import Ints, Pairs
+from memlib.store.nearest import within
+from memlib.store.pairs import Ints, Pairs, _chosen
 
 OPTIONS = ("width", "value_width", "capacity", "measure", "backend", "effort", "links")
 
@@ -88,6 +89,12 @@ class Store(Pairs):
         >>> store.read(query, k=1, need_weights=True)  # value, id, weight
         (tensor([[[10.]]]), tensor([[[0]]]), tensor([[[1.]]]))
     """
+
+    _durable: ClassVar[Any]
+
+    def __init_subclass__(cls, durable: bool = False) -> None:
+        if durable:  # which comes after this module in reading order, and is what `open` may return
+            Store._durable = cls
 
     def __init__(
         self,
@@ -205,6 +212,28 @@ class Store(Pairs):
         return (value, self._named(slots), weights.to(query.dtype)) if need_weights else value
 
     @alone
+    def near(self, query: Tensor, distance: float) -> Tensor:
+        """Return the ids of all pairs whose key lies near one of the queries, of any backend.
+
+        Args:
+            query: (B, L, M), see `address`.
+            distance: Euclidean, at least 0.
+
+        Returns:
+            Ids (B, K) int64, ascending, as many as the fullest row has; then -1.
+
+        Raises:
+            TypeError: wrong dtypes.
+            ValueError: wrong shapes, a negative distance, NaN in the query.
+        """
+        query = self._checked(query)
+        distance = checks.number("distance", distance, 0)
+        checks.finite(query.sum(), query=query)
+        keys, _, ids = self._all()
+        close = within(query.reshape(len(keys), -1, self.width), keys, distance)
+        return _chosen(ids, close & (ids >= 0))
+
+    @alone
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the store, with the indexes it has, to a safetensors file: whole, or not at all.
 
@@ -224,23 +253,43 @@ class Store(Pairs):
         width: int | None = None,
         backend: Backend | None = None,
         device: torch.device | str | None = None,
+        durable: bool = False,
+        readonly: bool = False,
+        history: bool = False,
+        **new: Any,
     ) -> "Store":
-        """Read a store from its file.
+        """Read a store from its file, or open a folder in which a `DurableStore` lives.
 
         An index that cannot be read here, as one of a newer faiss, is built anew by the first
         search.
 
         Args:
-            path: of the file.
+            path: of the file, or of the folder, which is made where there is none.
             width: what it must be; None for any.
             backend: instead of the one it had.
             device: to put it on.
+            durable: whether it is a folder, where every change is on the disk when its call ends.
+            readonly: of a folder: beside its writer.
+            history: of a folder: whether space is reclaimed only by `DurableStore.reclaim`, so
+                that older versions stay.
+            **new: of a folder: what `Store` takes, to make a new store; of one that is there,
+                what it must be.
 
         Raises:
-            OSError: the file cannot be read.
-            ValueError: it is no store, of another version, damaged, or of another width.
+            OSError: the file or folder cannot be read or written; BlockingIOError, a kind of it,
+                where the folder has a writer.
+            ValueError: it is no store, of another version, damaged, or not what it must be.
             ImportError: safetensors or faiss is not installed.
         """
+        if durable:
+            given = {"width": width, "backend": backend, "device": device} | new
+            store: Store = cls._durable._open_folder(
+                Path(path), readonly=readonly, history=history, **given
+            )
+            return store
+        if readonly or history or new:
+            name = next(iter(new), "readonly" if readonly else "history")
+            raise TypeError(f"{name} must be given with durable=True alone")
         tensors, options = files.read(Path(path), width=width)
         ring = options.pop("ring")
         options |= {"batch_size": len(tensors["ids"]), "device": device}
@@ -274,13 +323,17 @@ class Store(Pairs):
     def _touch(self, row: Ints, slot: Ints) -> None:
         self._search.touch(row, slot)
 
+    def _checked(self, query: Tensor) -> Tensor:
+        checks.tensor("query", query)
+        checks.rows("query", query, "(B, L, M)", len(self.ids), M=self.width)
+        checks.alike(**{"the store": self.keys, "query": query})
+        return query
+
     def _check_query(
         self, query: Tensor, k: int, strength: float | Tensor
     ) -> tuple[int, float | Tensor]:
         """Return k and strength, numbers as Python's own."""
-        checks.tensor("query", query)
-        checks.rows("query", query, "(B, L, M)", len(self.ids), M=self.width)
-        checks.alike(**{"the store": self.keys, "query": query})
+        query = self._checked(query)
         strength = checks.one_each("strength", strength, query.shape[:-1], query, low=0)
         k = checks.integer("k", k, 1)
         if k > (most := int(self._held.max(initial=0))) > 0:

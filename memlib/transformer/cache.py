@@ -243,8 +243,8 @@ class KVCache(nn.Module):
             n: how many tokens stay in a row; all where it holds no more.
 
         Returns:
-            (B, n), or (B, N) if n is larger: which slot the content of each of the first slots
-            was in, so that ``x.gather(1, slots)`` moves along whatever else is kept a slot.
+            Slots (B, n), or (B, N) if n is larger, in which the tokens were that are now in the
+            first ones; ``x.gather(1, slots)`` moves along whatever else is kept a slot.
 
         Raises:
             TypeError: n is no integer, or scores are no tensor of floating-point numbers.

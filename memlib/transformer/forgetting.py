@@ -1,8 +1,8 @@
 """Which tokens a cache is to keep: rules that give a score a slot, for `KVCache.keep`.
 
 Keys stay as they were written, so their rotary angles and learned positions are those of the text;
-StreamingLLM and H2O count positions in the cache instead. One choice holds for all heads of a
-layer, since a position is a row's; H2O and SnapKV choose for each head.
+StreamingLLM counts positions in the cache instead. One choice holds for all heads of a layer, since
+a position is a row's; H2O and SnapKV choose for each head.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import Tensor
 from memlib import _checks as checks
 from memlib.attention.distance import wide
 from memlib.transformer.cache import KVCache
-from memlib.transformer.slots import _check_by_slot, _newest
+from memlib.transformer.slots import _by_slot, _newest
 
 
 def forget(
@@ -129,14 +129,14 @@ def accumulate(cache: KVCache, weights: Tensor, total: Tensor | None = None) -> 
         total: (B, N'') from before, moved along when slots moved; None for nothing.
 
     Returns:
-        Totals (B, N).
+        Totals (B, N), in float32 at least.
 
     Raises:
         TypeError: another kind of memory, or wrong dtypes.
         ValueError: wrong shapes, or weights of several tokens that came to a ring at once.
 
     Source:
-        Zhang et al. 2023, section 4 (arXiv 2306.14048).
+        Zhang et al. 2023 (arXiv 2306.14048).
 
     Example:
         >>> import torch
@@ -147,12 +147,12 @@ def accumulate(cache: KVCache, weights: Tensor, total: Tensor | None = None) -> 
         tensor([[6., 6., 0., 0.]])
     """
     batch, slots = _sizes(cache)
-    _check_by_slot(weights, cache.positions, cache.ring)
-    new = F.pad(weights.detach().sum((1, 2)), (0, slots - weights.shape[-1]))
+    weights = _by_slot(weights, cache.positions, cache.ring)
+    new = F.pad(weights.sum((1, 2)), (0, slots - weights.shape[-1]))
     if total is None:
         return new
     checks.tensor("total", total)
-    checks.alike(weights=weights, total=total)
+    checks.alike(**{"the sum": new, "total": total})
     checks.shape("total", total, "(B, N)", B=batch)
     if total.shape[1] > slots:
         raise ValueError(f"total must have at most N = {slots} slots; got {total.shape[1]}")
@@ -175,7 +175,7 @@ def heavy_hitters(cache: KVCache, total: Tensor, recent: int = 8) -> Tensor:
         ValueError: wrong shapes, or a negative number.
 
     Source:
-        Zhang et al. 2023, section 4 (arXiv 2306.14048).
+        Zhang et al. 2023 (arXiv 2306.14048).
 
     Example:
         >>> import torch
@@ -218,7 +218,7 @@ def looked_at(cache: KVCache, weights: Tensor, last: int = 32, pool: int = 5) ->
         ValueError: see `accumulate`, and a number out of range.
 
     Source:
-        Li et al. 2024, section 4 (arXiv 2404.14469); the defaults are those of their code.
+        Li et al. 2024 (arXiv 2404.14469); the defaults are those of their code.
 
     Example:
         >>> import torch
@@ -230,12 +230,12 @@ def looked_at(cache: KVCache, weights: Tensor, last: int = 32, pool: int = 5) ->
         tensor([[1, 2, 4]])
     """
     _, slots = _sizes(cache)
-    _check_by_slot(weights, cache.positions, cache.ring)
+    weights = _by_slot(weights, cache.positions, cache.ring)
     last, pool = checks.integer("last", last, 1), checks.integer("pool", pool, 1)
     if not pool % 2:
         raise ValueError(f"pool must be odd; got {pool}")
     newest = _newest(cache.positions, cache.lengths, last)
-    looks = weights.detach().sum(1)  # (B, T, N'), 0 at padding
+    looks = weights.sum(1)  # (B, T, N'), 0 at padding
     later = (looks.sum(-1) > 0).flip(1).cumsum(1).flip(1)  # tokens from this one on
     looks = (looks * (later <= last).unsqueeze(-1)).sum(1)
     looks = F.pad(looks, (0, slots - looks.shape[-1])).masked_fill(newest, 0)

@@ -115,7 +115,7 @@ def _best(scores: Tensor, held: Tensor, n: int) -> Tensor:
 
 def _newest(positions: Tensor, lengths: Tensor, count: int) -> Tensor:
     """Return which slots have one of the last tokens that a row has seen, (B, N)."""
-    return positions >= (lengths - count).unsqueeze(-1)
+    return positions >= (lengths - count).clamp(min=0).unsqueeze(-1)
 
 
 def _filled(lengths: Tensor, slots: int) -> Tensor:
@@ -125,8 +125,8 @@ def _filled(lengths: Tensor, slots: int) -> Tensor:
     return (last - (last - slot) % slots).clamp(min=-1)
 
 
-def _check_by_slot(weights: Tensor, positions: Tensor, ring: bool) -> None:
-    """Refuse weights whose columns are not slots."""
+def _by_slot(weights: Tensor, positions: Tensor, ring: bool) -> Tensor:
+    """Refuse weights whose columns are not slots; returns them as numbers that can be added up."""
     batch, slots = positions.shape
     checks.tensor("weights", weights)
     checks.shape("weights", weights, "(B, H, T, N)", B=batch)
@@ -134,3 +134,4 @@ def _check_by_slot(weights: Tensor, positions: Tensor, ring: bool) -> None:
     tokens, columns = weights.shape[2:]
     if columns > slots or (ring and 1 < tokens < columns):
         raise ValueError(f"weights must have a column a slot, at most {slots}; got {columns}")
+    return weights.detach().to(torch.promote_types(weights.dtype, torch.float32))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from memlib.attention import scores, streaming, verbs
 from memlib.dnc import bookkeeping
+from memlib.fast_weights import chunks
 
 from . import campaign, found
 from . import test_second as second
@@ -114,3 +115,18 @@ def test_sums_that_cancel_in_a_gradient_are_found(monkeypatch):
 
     monkeypatch.setattr(bookkeeping, "_allocation", cancelling)
     assert drawn("allocation", "float32")
+
+
+def test_decays_that_are_added_as_logarithms_are_found(monkeypatch):
+    def factored(left: Tensor, right: Tensor, decay: Tensor) -> tuple[Tensor, ...]:
+        log = decay.clamp_min(1e-30).log().cumsum(-2)  # up to each token
+        since, until = log.exp(), (-log).exp()
+        products = (left * since.unsqueeze(-2)).flatten(-3, -2) @ (right * until).mT
+        C = right.shape[-2]
+        products = products.unflatten(-2, (C, -1)) * torch.ones(C, C).tril().unsqueeze(-2)
+        after = (log[..., -1:, :] - log).exp()
+        return products, left * since.unsqueeze(-2), right * after, log[..., -1:, :].exp()
+
+    assert not drawn("fast_weights", "float32")
+    monkeypatch.setattr(chunks, "_joined", factored)
+    assert drawn("fast_weights", "float32")

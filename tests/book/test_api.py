@@ -73,6 +73,8 @@ def test_overloaded_signatures_are_written_as_they_are() -> None:
         memlib.MemN2N.forward,
         memlib.MemoryAttention.forward,
         memlib.Decoder.forward,
+        memlib.FastWeights.forward,
+        memlib.NeuralMemory.forward,
         memlib.DNC.forward,
         memlib.Store.read,
         memlib.MemorizingAttention.forward,

@@ -18,6 +18,7 @@ from memlib import (
     KeyValueMemory,
     MemN2N,
     MemoryAttention,
+    NeuralMemory,
     NTMCell,
     Store,
     address,
@@ -275,11 +276,33 @@ def test_ring():
         torch.testing.assert_close(steps, layer(x)[0])
 
 
+FACTS = draw(2, 1, 7, 5, seed=1), draw(2, 1, 7, 4, seed=2)  # keys and values, one head
+
+
+def told(state: Tensor, keys: Tensor = KEYS, values: Tensor = VALUES, decay: float = 1.0) -> Tensor:
+    """The matrix after all pairs by the delta rule at rate 0.3, `write` by `write`."""
+    for key, value in zip(keys.split(1, dim=1), values.split(1, dim=1), strict=True):
+        state = decay * state
+        state = write(state, key, add=0.3 * (value - read(key, state)))
+    return state
+
+
 def test_gradient_step():
     matrix, key, value = draw(5, 3).requires_grad_(), draw(1, 5, seed=1), draw(1, 3, seed=2)
     (read(key, matrix) - value).square().sum().backward()
     ruled = write(matrix, key, add=2 * 0.3 * (value - read(key, matrix)))
     torch.testing.assert_close(ruled, matrix - 0.3 * matrix.grad)
+
+
+def test_learned_memory():
+    torch.manual_seed(0)
+    layer = NeuralMemory(5, hidden=0, value_width=4, rate=0.3, chunk=1, dtype=torch.float64)
+    with torch.no_grad():
+        layer.gates.weight.zero_()
+        layer.gates.bias.copy_(torch.tensor([-FAR, FAR, FAR]))  # rate; no momentum, no forgetting
+        _, state = layer(KEYS)
+        keys, start = F.normalize(layer.key(KEYS), dim=-1), layer.second.expand(2, 5, 4)
+        torch.testing.assert_close(state.second[:, 0], told(start, keys, layer.value(KEYS)))
 
 
 def test_linear_attention():
@@ -289,17 +312,6 @@ def test_linear_attention():
     weights = query @ keys.mT
     expected = read(weights / weights.sum(-1, keepdim=True), values)
     torch.testing.assert_close(both[:, :-1] / both[:, -1:], expected)
-
-
-FACTS = draw(2, 1, 7, 5, seed=1), draw(2, 1, 7, 4, seed=2)  # keys and values, one head
-
-
-def told(state: Tensor, rate: float = 0.3, decay: float = 1.0) -> Tensor:
-    """The matrix after FACTS by the delta rule, `write` by `write`, from (2, 5, 4)."""
-    for key, value in zip(KEYS.split(1, dim=1), VALUES.split(1, dim=1), strict=True):
-        state = decay * state
-        state = write(state, key, add=rate * (value - read(key, state)))
-    return state
 
 
 def test_fast_weights_sum():

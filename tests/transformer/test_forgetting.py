@@ -475,6 +475,16 @@ def test_looked_at_is_what_snap_kv_chooses(side, last, pool):
             assert held(memory)[b] == snap(w.sum(0), last, pool, n)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_small_weights_add_up_in_half_precision(dtype):
+    """In bfloat16 the sum would stop at 4, since 4 + 1 / 64 is 4."""
+    cache, weights, total = KVCache(1, 1, 2, 2), torch.full((1, 1, 1, 2), 1 / 64, dtype=dtype), None
+    for _ in range(640):
+        total = accumulate(cache, weights, total)
+    assert torch.equal(total, torch.full((1, 2), 10.0))
+    assert looked_at(cache, weights.expand(1, 1, 640, 2), 640, 1)[0, 0] == 10
+
+
 def test_rules_of_your_own_and_a_single_cache():
     cache, x = KVCache(1, 1, 8, 2), torch.randn(1, 1, 6, 2)
     cache.extend(x, x)
@@ -619,7 +629,7 @@ REFUSALS = [
     (lambda c: accumulate(c, W[0]), ValueError, "weights must have shape (B, H, T, N) with B = 2; got (3, 2, 2)"),
     (lambda c: accumulate(c, W.long()), TypeError, "weights must have a floating-point dtype; got torch.int64"),
     (lambda c: accumulate(c, torch.ones(2, 3, 2, 7)), ValueError, "weights must have a column a slot, at most 6; got 7"),
-    (lambda c: accumulate(c, W, GOOD.double()), TypeError, "total must have the dtype of weights, torch.float32; got torch.float64"),
+    (lambda c: accumulate(c, W, GOOD.double()), TypeError, "total must have the dtype of the sum, torch.float32; got torch.float64"),
     (lambda c: accumulate(c, W, GOOD[:1]), ValueError, "total must have shape (B, N) with B = 2; got (1, 6)"),
     (lambda c: accumulate(c, W, torch.zeros(2, 7)), ValueError, "total must have at most N = 6 slots; got 7"),
     (lambda c: heavy_hitters(c, GOOD[:, 1:]), ValueError, "total must have shape (B, N) with B = 2, N = 6; got (2, 5)"),

@@ -46,6 +46,10 @@ def refused() -> None:
     Decoder(9)(x, 3)  # wrong
     forget(KVCache(1, 1, 4, 2), 2, "sinks")  # wrong
     KVCache(1, 1, 4, 2).keep(x)  # wrong
+    Decoder(9, layer=memlib.FastWeights(64))(x).shape  # wrong
+    memlib.FastWeights(6, rule="hebb")  # wrong
+    memlib.FastWeights(6)(x, need_weights=True).shape  # wrong
+    memlib.NeuralMemory(6)(x, x)  # wrong
     Store(4, backend="tree")  # wrong
     Store(4).read(x)  # wrong
     MemorizingAttention(6, 3, positions="learned")  # wrong

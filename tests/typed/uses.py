@@ -18,6 +18,8 @@ from memlib import (
     Decoder,
     DNCCell,
     DNCState,
+    DurableStore,
+    FastWeights,
     FeedForward,
     Gates,
     Head,
@@ -29,6 +31,8 @@ from memlib import (
     MemN2N,
     MemorizingAttention,
     MemoryAttention,
+    NeuralMemory,
+    NeuralState,
     NTMCell,
     NTMState,
     Recollection,
@@ -174,6 +178,27 @@ def transformer(wanted: bool = True) -> None:
     assert_type(FeedForward(6, 5)(inputs), Tensor)
 
 
+def fast_weights(wanted: bool = True) -> None:
+    layer = FastWeights(6, 3, rule="delta")
+    assert_type(layer(inputs), Pair)
+    assert_type(layer(inputs, layer.initial_state(2), lengths=counts), Pair)
+    assert_type(layer(inputs, need_weights=True), tuple[Tensor, Tensor, Tensor])
+    assert_type(layer.forward(inputs, need_weights=wanted), Pair | tuple[Tensor, Tensor, Tensor])
+    learned = NeuralMemory(6, 3, hidden=0)
+    state = learned.initial_state(2)
+    assert_type(state, NeuralState)
+    assert_type(state.detach(), NeuralState)
+    assert_type(learned(inputs, state), tuple[Tensor, NeuralState])
+    assert_type(learned(inputs, need_weights=True), tuple[Tensor, NeuralState, Tensor])
+    assert_type(
+        learned.forward(inputs, need_weights=wanted),
+        tuple[Tensor, NeuralState] | tuple[Tensor, NeuralState, Tensor],
+    )
+    assert_type(learned.loss(inputs, state), Tensor)
+    model = Decoder(9, 8, layer=(FastWeights, None))
+    assert_type(model(tokens)[0], Tensor)
+
+
 def stores(wanted: bool = True) -> None:
     store = Store(4, batch_size=2, value_width=4)
     ids = store.add(keys, values)
@@ -194,6 +219,11 @@ def stores(wanted: bool = True) -> None:
 def files(path: Path) -> None:
     Store(4).save(path)
     assert_type(Store.open(path, width=4), Store)
+    durable = Store.open(path.with_name("folder"), durable=True, width=4)
+    if isinstance(durable, DurableStore):
+        durable.add(keys[:1], keys[:1])
+        assert_type(durable.versions(3), list[tuple[float, Tensor, Tensor]])
+        assert_type(durable.near(query[:1], 0.1), Tensor)
 
 
 def memorizing(wanted: bool = True) -> None:

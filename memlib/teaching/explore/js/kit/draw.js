@@ -66,7 +66,7 @@ export function bars(labels, { limit = 1, second = false, show: said = percent }
 /** What heat maps are drawn with; their look is another one in the dark. */
 export const ink = { look: "", above: [0, 0, 0], below: [0, 0, 0] };
 
-/** @param {Element} element whose colors are taken; once before a drawing, each time would cost */
+/** @param {Element} element whose colors are taken: to ask for them in every drawing would cost */
 export function dip(element) {
   const style = getComputedStyle(element);
   const colors = ["--ml-accent", "--ml-second"].map((name) => style.getPropertyValue(name));

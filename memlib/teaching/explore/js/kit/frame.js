@@ -72,10 +72,10 @@ export class Frame {
     await breath();
     this.lab.hidden = false;
     this.root.classList.add("ml-live");
-    this.redraw();
+    this.recolor();
     this.started = performance.now() - began;
     new ResizeObserver(() => this.reach()).observe(this.lab);
-    const watch = new MutationObserver(() => this.redraw());
+    const watch = new MutationObserver(() => this.recolor());
     const attributeFilter = ["data-theme", "data-jp-theme-light", "data-vscode-theme-kind"];
     for (const element of [document.documentElement, document.body]) {
       watch.observe(element, { attributes: true, attributeFilter });
@@ -100,9 +100,14 @@ export class Frame {
   redraw() {
     this.turn += 1; // ends a run that is under way
     this.busy = false;
-    dip(this.root);
     for (const sync of this.controls) sync(this.state);
     this.draw(this.state);
+  }
+
+  /** Draws in the colors that the page has now. */
+  recolor() {
+    dip(this.root);
+    this.redraw();
   }
 
   settle() {

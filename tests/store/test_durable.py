@@ -1,0 +1,368 @@
+"""A store in a folder: against one in memory, and against what happens to processes and files."""
+
+import copy
+import os
+import pickle
+import resource
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from memlib import Store
+from memlib.store import DurableStore, records
+from tests.store import durability
+from tests.store.durability import contents, opened
+
+KILLS, DAMAGES = 20, 100  # in CI; `python -m experiments durability` does 300 and 1,000
+
+
+def filled(path, pairs=(6, 4), seed=0, **options):
+    """A new store whose rows hold so many pairs, and its ids."""
+    store = opened(path, width=4, value_width=2, batch_size=len(pairs), **options)
+    chance = torch.Generator().manual_seed(seed)
+    keys = torch.randn(len(pairs), max(pairs), 4, generator=chance)
+    values = torch.randn(len(pairs), max(pairs), 2, generator=chance)
+    return store, store.add(keys, values, lengths=torch.tensor(pairs))
+
+
+class BesideMemory(RuleBasedStateMachine):
+    """The same calls to a store in a folder and to one in memory, through openings."""
+
+    @initialize(
+        rows=st.integers(1, 3),
+        capacity=st.none() | st.integers(1, 9),
+        dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
+        whole=st.booleans(),
+    )
+    def begin(self, rows, capacity, dtype, whole):
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name, "store")
+        value_dtype = torch.int64 if whole else dtype
+        sizes = {"width": 3, "value_width": 2, "batch_size": rows, "capacity": capacity}
+        kinds = {"dtype": dtype, "value_dtype": value_dtype}
+        self.rows, self.kinds = rows, (dtype, value_dtype)
+        self.memory = Store(**sizes, **kinds)
+        self.durable = opened(self.path, **sizes, **kinds)
+        self.chance = torch.Generator().manual_seed(rows)
+
+    def pairs(self, count):
+        keys, values = (
+            torch.randint(-9, 9, (self.rows, count, n), generator=self.chance) for n in (3, 2)
+        )
+        return keys.to(self.kinds[0]), values.to(self.kinds[1])
+
+    @rule(count=st.integers(0, 5), data=st.data())
+    def add(self, count, data):
+        keys, values = self.pairs(count)
+        some = st.lists(st.integers(0, count), min_size=self.rows, max_size=self.rows)
+        lengths = torch.tensor(data.draw(some))
+        new = [x.add(keys, values, lengths=lengths) for x in (self.memory, self.durable)]
+        assert torch.equal(*new)
+
+    @rule(data=st.data())
+    def overwrite(self, data):
+        ids = self.some(data)
+        keys, values = self.pairs(ids.shape[1])
+        for x in (self.memory, self.durable):
+            x.overwrite(ids, keys, values)
+
+    @rule(data=st.data())
+    def delete(self, data):
+        ids = self.some(data)
+        for x in (self.memory, self.durable):
+            x.delete(ids)
+
+    def some(self, data):
+        held = [sorted(row) for row in contents(self.memory)]
+        chosen = [
+            data.draw(st.lists(st.sampled_from(row), unique=True)) if row else [] for row in held
+        ]
+        longest = max(map(len, chosen))
+        return torch.tensor(
+            [row + [-1] * (longest - len(row)) for row in chosen], dtype=torch.long
+        ).reshape(self.rows, longest)
+
+    @rule(again=st.sampled_from(["open", "reclaim", "killed"]))
+    def again(self, again):
+        if again == "reclaim":
+            self.durable.reclaim()
+            return
+        if again == "killed":  # as a process that ends without a word leaves it
+            beside = self.path.with_name(f"{self.path.name}+")
+            shutil.copytree(self.path, beside)
+            self.path = beside
+        else:
+            self.durable.close()
+        self.durable = opened(self.path)
+
+    @invariant()
+    def same(self):
+        assert contents(self.durable) == contents(self.memory)
+        assert self.durable._next.tolist() == self.memory._next.tolist()
+        assert torch.equal(self.durable.lengths, self.memory.lengths)
+        beside = opened(self.path, readonly=True)
+        assert contents(beside) == contents(self.memory)
+
+    def teardown(self):
+        self.durable.close()
+        self.folder.cleanup()
+
+
+BesideMemory.TestCase.settings = settings(max_examples=40, stateful_step_count=12, deadline=None)
+TestBesideMemory = BesideMemory.TestCase
+
+
+@pytest.mark.parametrize("backend", ["exact", "hnsw"])
+def test_reads_as_a_store_in_memory(tmp_path, backend):
+    if backend != "exact":
+        pytest.importorskip("faiss")
+    store, _ = filled(tmp_path / "s", pairs=(300,), backend=backend)
+    store.close()
+    again, memory = opened(tmp_path / "s"), Store(4, 2, backend=backend)
+    memory.add(store.keys[:, :300], store.values[:, :300])
+    query = torch.randn(1, 5, 4)
+    for k in (1, 7, 300):
+        found, wanted = (x.read(query, k, need_weights=True) for x in (again, memory))
+        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    again.close()
+
+
+def test_versions_and_times(tmp_path, monkeypatch):
+    clock = iter((100.0, 200.0, 150.0, 300.0, 400.0))
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    store, ids = filled(tmp_path / "s", pairs=(3,), history=True)
+    for value in (1.0, 2.0):  # at 200, and at 150, when the clock was set back
+        store.overwrite(ids[:, 1:2], torch.ones(1, 1, 4), torch.full((1, 1, 2), value))
+    store.delete(ids[:, :1])
+    told = store.versions(1)
+    assert [when for when, _, _ in told] == [100.0, 200.0, 200.0]
+    assert [value.tolist() for _, _, value in told[1:]] == [[1.0, 1.0], [2.0, 2.0]]
+    assert store.before(150.0).tolist() == [[2]]
+    assert store.before(201.0).tolist() == [[1, 2]]
+    with pytest.raises(ValueError, match="ids must be held in their row; got 0 in row 0"):
+        store.versions(0)
+    store.reclaim()
+    assert [when for when, _, _ in store.versions(1)] == [200.0]
+    assert store.before(201.0).tolist() == [[1, 2]]
+    store.delete(store.before(150.0))
+    assert [sorted(row) for row in contents(store)] == [[1]]
+    store.close()
+
+
+def test_space_is_reclaimed(tmp_path, monkeypatch):
+    monkeypatch.setattr("memlib.store.durable.DEAD", 8)
+    sizes = {}
+    for history in (False, True):
+        store, ids = filled(tmp_path / str(history), pairs=(5,), history=history)
+        for _ in range(50):
+            store.overwrite(ids, torch.randn(1, 5, 4), torch.randn(1, 5, 2))
+        sizes[history] = store._log.end
+        assert len(store.versions(0)) == (51 if history else store._log.end // 5)
+        store.close()
+    assert sizes[True] == 255
+    assert sizes[False] <= 5 + 5 + 8 + 5
+    names = sorted(path.name for path in (tmp_path / "False").iterdir())
+    assert len(names) == 7  # four files of one generation, two of what it is, and the lock
+
+
+# Processes
+
+
+@pytest.mark.slow
+def test_what_was_acknowledged_survives_a_kill(tmp_path):
+    truth, folder = {}, tmp_path / "s"
+    with durability.Writers() as writers:
+        for seed in range(KILLS):
+            may_be = durability.told(writers.kill_one(folder, seed), truth)
+            there = durability.found(folder)
+            assert there in [durability.rounded(x) for x in may_be], f"after kill {seed}"
+            truth = there
+
+
+def test_one_writer_and_readers_of_a_whole_past(tmp_path):
+    store, ids = filled(tmp_path / "s", pairs=(5,))
+    with pytest.raises(BlockingIOError, match="s must have one writer, and is open for writing"):
+        opened(tmp_path / "s")
+    reader = opened(tmp_path / "s", readonly=True)
+    past = contents(reader)
+    with pytest.raises(RuntimeError, match="s can only be read here: it was opened with readonly"):
+        reader.delete(ids)
+    store.overwrite(ids, torch.ones(1, 5, 4), torch.ones(1, 5, 2))
+    store.reclaim()
+    store.add(torch.ones(1, 50, 4), torch.ones(1, 50, 2))
+    assert contents(reader) == past
+    assert contents(opened(tmp_path / "s", readonly=True)) == contents(store)
+    store.close()
+    with pytest.raises(RuntimeError, match="can only be read here"):
+        store.delete(ids)
+    opened(tmp_path / "s").close()
+
+
+def test_a_forked_child_may_not_write(tmp_path):
+    store, ids = filled(tmp_path / "s", pairs=(5,))
+    child = os.fork()
+    if not child:
+        try:
+            store.delete(ids)
+        except RuntimeError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    store.delete(ids[:, :1])
+    store.close()
+
+
+def test_copies_are_plain_stores(tmp_path):
+    store, ids = filled(tmp_path / "s")
+    for other in (copy.deepcopy(store), copy.copy(store), pickle.loads(pickle.dumps(store))):
+        assert type(other) is Store
+        other.delete(ids[:, :1])
+        assert len(contents(other)[0]) == 5
+    store.save(tmp_path / "file")
+    assert contents(Store.open(tmp_path / "file")) == contents(store)
+    store.close()
+
+
+# Files
+
+
+def test_a_full_disk_changes_nothing(tmp_path):
+    store, ids = filled(tmp_path / "s", pairs=(5,))
+    before, (soft, hard) = contents(store), resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    for limit in (150, 100, 64):  # pairs, records, any
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                store.add(torch.ones(1, 9, 4), torch.ones(1, 9, 2))
+            with pytest.raises(OSError, match="File too large"):
+                store.overwrite(ids, torch.ones(1, 5, 4), torch.ones(1, 5, 2))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert contents(store) == before
+    signal.signal(signal.SIGXFSZ, old)
+    store.add(torch.ones(1, 1, 4), torch.ones(1, 1, 2))
+    after = contents(store)
+    store.close()
+    assert contents(opened(tmp_path / "s")) == after
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    store, _ = filled(tmp_path / "s", pairs=(5,))
+    store.close()
+    real = os.open
+
+    def refuse(path, flags, *args, **kwargs):
+        if flags & (os.O_RDWR | os.O_WRONLY | os.O_CREAT):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(PermissionError):
+        opened(tmp_path / "s")
+    assert contents(opened(tmp_path / "s", readonly=True)) == contents(store)
+
+
+def test_what_is_not_a_store(tmp_path):
+    with pytest.raises(ValueError, match="width must be given for the new store s; got None"):
+        opened(tmp_path / "s")
+    with pytest.raises(
+        ValueError, match="must be the folder of a durable store; there is no about"
+    ):
+        opened(tmp_path / "t", readonly=True)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FileExistsError):
+        opened(tmp_path / "file", width=4)
+    with pytest.raises(TypeError, match="readonly must be given with durable=True alone"):
+        Store.open(tmp_path / "file", readonly=True)
+    filled(tmp_path / "u")[0].close()
+    with pytest.raises(ValueError, match="width of u must be 5; got 4"):
+        opened(tmp_path / "u", width=5)
+
+
+@durability.small_pieces()
+def test_damage_is_harmless_or_found(tmp_path):
+    truth = durability.lived(tmp_path / "s", torch.Generator().manual_seed(0))
+    kinds = []
+    for seed in range(DAMAGES):
+        beside = tmp_path / f"damaged{seed}"
+        shutil.copytree(tmp_path / "s", beside)
+        what = durability.damage(beside, np.random.default_rng(seed))
+        assert durability.is_harmless_or_found(beside, truth), what
+        kinds.append(what[0])
+        shutil.rmtree(beside)
+    assert len(set(kinds)) == 6  # each file was damaged
+
+
+def test_damage_to_both_copies_is_said(tmp_path):
+    store, ids = filled(tmp_path / "s", pairs=(5,))
+    store.overwrite(ids[:, :2], torch.ones(1, 2, 4), torch.ones(1, 2, 2))
+    store.add(torch.ones(1, 1, 4), torch.ones(1, 1, 2))
+    truth = contents(store)[0]
+    store.close()
+    for name in ("1.log", "1.mirror"):
+        data = bytearray((tmp_path / "s" / name).read_bytes())
+        data[64 * 2 + 9] ^= 1  # that the two old versions went
+        (tmp_path / "s" / name).write_bytes(data)
+    for _ in range(2):  # it is said again at each opening
+        with pytest.warns(UserWarning, match="lost of s: record 2 of 1.log and of its mirror"):
+            store = opened(tmp_path / "s")
+        assert contents(store)[0] == truth  # an older version is known by the newer one
+        store.close()
+    with pytest.warns(UserWarning, match="lost"):
+        store = opened(tmp_path / "s")
+    store.add(torch.ones(1, 1, 4), torch.ones(1, 1, 2))
+    store.reclaim()  # which writes what is left anew
+    store.close()
+    assert sorted(contents(opened(tmp_path / "s"))[0]) == sorted([*truth, 6])
+
+
+def test_both_descriptions_damaged(tmp_path):
+    filled(tmp_path / "s")[0].close()
+    for name in records.ABOUT:
+        (tmp_path / "s" / name).write_text("{")
+    with pytest.raises(ValueError, match="s must be the folder of a durable store; about"):
+        opened(tmp_path / "s")
+
+
+def test_records_know_that_they_are_damaged():
+    chance = np.random.default_rng(0)
+    whole = np.zeros(300, records.RECORD)
+    for name in records.TOLD:
+        whole[name] = chance.integers(0, 99, len(whole))
+    whole["sum"] = records.sums(whole)
+    for bit in range(0, 512, 7):
+        torn = whole.copy()
+        torn.view(np.uint8).reshape(len(whole), 64)[:, bit // 8] ^= 1 << bit % 8
+        assert (records.sums(torn) != torn["sum"]).all()
+    assert (records.sums(np.zeros(2, records.RECORD)) != 0).all()
+
+
+def test_pairs_that_lie_near(tmp_path):
+    store, _ = filled(tmp_path / "s", pairs=(40, 7))
+    store.delete(store.ids[:, 3:5])
+    for count in (1, 3, 0):
+        query = torch.randn(2, count, 4)
+        found = store.near(query, 1.5).tolist()
+        for row, held in enumerate(contents(store)):
+            keys = {i: torch.tensor(key) for i, (key, _) in held.items()}
+            wanted = [i for i, k in keys.items() if any((k - q).norm() <= 1.5 for q in query[row])]
+            assert [i for i in found[row] if i >= 0] == wanted
+    assert store.near(torch.zeros(2, 1, 4), 1e9).shape == (2, 38)
+    store.delete(store.near(query[:, :0], 1.0))
+    with pytest.raises(ValueError, match="distance must be finite and at least 0; got -1"):
+        store.near(torch.zeros(2, 1, 4), -1)
+    store.close()
+
+
+def test_type(tmp_path):
+    assert isinstance(filled(tmp_path / "s")[0], DurableStore)
