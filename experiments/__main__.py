@@ -12,6 +12,7 @@ EXPERIMENTS = {
     "babi_live": "the short run on task 1 that the chapter shows, from ten starts",
     "babi_reader": "what trained networks need of their memory: empty slots, sentences",
     "mqar": "what mixers recall of key-value pairs, against the bytes they keep",
+    "fast_weights": "what trained matrices recall of facts that change, rule by rule",
     "induction": "induction heads: when they appear, in one layer and in two",
     "capitals": "the chapter's small Transformer from ten starts, and what its parts do",
     "lengths": "schemes of positions on rows longer than in training",

@@ -109,7 +109,8 @@ class Reader:
         self.mixers: list[Watched] = []
         if isinstance(model, MixerModel):
             for block in model.blocks:
-                block.mixer = Watched(block.mixer)
+                part: Any = block
+                part.mixer = Watched(part.mixer)
             self.mixers = model.mixers
 
     def caches(self, rows: int, slots: int) -> list[KVCache]:
@@ -121,7 +122,8 @@ class Reader:
     def __call__(self, tokens: Tensor, memory: Any) -> tuple[Tensor, Any, list[Tensor]]:
         """Return logits (B, T, V), the memory after and each layer's weights (B, H, T, N)."""
         if not self.mixers:
-            return self.model(tokens, memory, need_weights=True)
+            logits, memory, weights = self.model(tokens, memory, need_weights=True)
+            return logits, memory, weights
         logits, memory = self.model(tokens, memory)
         return logits, memory, [mixer.weights for mixer in self.mixers]
 
@@ -310,7 +312,7 @@ def trained(about: dict[str, Any], options: argparse.Namespace, key: str) -> tra
 
 def perform(setting: str, seed: int, options: argparse.Namespace) -> str:
     """Train, make forget and record one model; return a line on how it went."""
-    recipe = {"mqar": mqar.SETTINGS["frontier"], "capitals": capitals.RECIPE}
+    models: dict[str, Any] = {"mqar": mqar.SETTINGS["frontier"], "capitals": capitals.RECIPE}
     about = {"experiment": "forgetting", "setting": setting, "seed": seed}
     origin = records.origin(__name__)
     job = trained(about, options, origin["key"])
@@ -318,7 +320,7 @@ def perform(setting: str, seed: int, options: argparse.Namespace) -> str:
     found = {
         **about,
         "recipe": asdict(RECIPE),
-        "model": asdict(recipe.get(setting, knn_lm.RECIPE)),
+        "model": asdict(models.get(setting, knn_lm.RECIPE)),
         "sequences": job.progress.sequences,
         "seconds": round(job.progress.seconds, 3),
         **examine(setting, job.model),

@@ -15,7 +15,7 @@ pytest.importorskip("experiments")  # a part of the repository, not of the packa
 pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
 
-from experiments import cache_bytes, capitals, files, induction, lengths, mqar, training
+from experiments import cache_bytes, capitals, files, forgetting, induction, lengths, mqar, training
 from experiments.mixers import MixerModel, ShortConvolution, nbytes
 from memlib import Decoder, FastWeights, MemoryAttention, address, tasks
 
@@ -454,3 +454,67 @@ class TestCacheBytes:
         cache_bytes.main(["--tokens", "1024"])
         gpt2 = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("GPT-2 "))
         assert gpt2.split()[-3:] == ["36,864", "1,024", "0.04"]
+
+
+class TestForgetting:
+    """What the rules of the experiment keep; that `keep` keeps it right is tested elsewhere."""
+
+    MODEL = Decoder(20, 8, 2, 2, slots=4).double()
+    TOKENS = torch.randint(20, (3, 12), generator=Generator().manual_seed(0))
+
+    @pytest.mark.parametrize("rule", forgetting.RULES)
+    def test_with_all_slots_nothing_is_forgotten(self, rule):
+        reader = forgetting.Reader(self.MODEL)
+        whole, _ = self.MODEL(self.TOKENS)
+        torch.testing.assert_close(forgetting.read(reader, self.TOKENS, rule, 12), whole)
+
+    def test_the_window_is_that_of_a_layer(self):
+        window = Decoder(20, 8, 2, 2, slots=4, window=5).double()
+        window.load_state_dict(self.MODEL.state_dict())
+        found = forgetting.read(forgetting.Reader(self.MODEL), self.TOKENS, "window", 4)
+        torch.testing.assert_close(found, window(self.TOKENS)[0])
+
+    @pytest.mark.parametrize("rule", forgetting.RULES[1:])
+    def test_a_rule_keeps_what_it_says(self, rule):
+        cache = self.MODEL.attention[0].cache(3, 7)
+        draw = Generator().manual_seed(1)
+        lots = torch.rand(3, 12, generator=draw)
+        layer, seen = forgetting.Layer(cache, rule, 6, lots), []
+        for t in range(12):
+            cache.extend(*torch.zeros(2, 3, 2, 1, 4).double())
+            looks = (
+                torch.rand(3, 2, 1, cache.slots).double() * (cache.positions >= 0)[:, None, None]
+            )
+            held = cache.positions.clone()
+            row = torch.zeros(3, 13).double()
+            row.scatter_(1, held.where(held >= 0, 12), looks.sum((1, 2)))
+            seen.append(row[:, :12])
+            layer.forget(looks)
+            late = seen[-3:] if rule == "looked at" else seen
+            score = {"random": lots.double()}.get(rule, torch.stack(late).sum(0))
+            for b, places in enumerate(held):
+                old = [p for p in places.tolist() if 0 <= p <= t - 3]
+                if rule == "sinks":
+                    best = sorted(old, key=lambda p: (p >= 4, -p))
+                elif rule == "looked at":  # with two neighbors on each side
+                    near = {p: sum(score[b, q].item() for q in old[max(0, i - 2) : i + 3])
+                            for i, p in enumerate(old)}  # fmt: skip
+                    best = sorted(old, key=lambda p: (-near[p], p))
+                else:
+                    best = sorted(old, key=lambda p: (-score[b, p].item(), p))
+                new = [p for p in places.tolist() if p > max(-1, t - 3)]
+                expected = sorted(new + best[: 6 - len(new)])
+                if rule == "sinks":
+                    every = sorted(old + new, key=lambda p: (p >= 4, -p))
+                    expected = sorted(every[:6])
+                got = cache.positions[b]
+                assert got[got >= 0].tolist() == expected
+
+    def test_what_is_taken_away_is_gone(self):
+        """The same as in a text of which later tokens may not read it."""
+        model = Decoder(20, 8, 1, 2, slots=4, positions="none").double()
+        tokens = self.TOKENS.clone()
+        found = forgetting.read_without(forgetting.Reader(model), tokens, [2])
+        tokens = torch.cat((tokens[:, :2], tokens[:, 3:]), dim=1)
+        whole, _ = model(tokens)
+        torch.testing.assert_close(found[:, 3:], whole[:, 2:])

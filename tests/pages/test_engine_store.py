@@ -257,7 +257,7 @@ def test_the_page_reads_words_as_python_does(browser: Browser) -> None:
     ("name", "plant"),
     {
         "pieces": ("/ ?(?:[\\p{L}\\p{N}]+|", "/ ?(?:[\\p{L}\\p{N}']+|"),
-        "vectors": ("whole[i] * scale[Math.floor(i / columns)]", "whole[i] * scale[0]"),
+        "vectors": ("whole[i] * scale[n]", "whole[i] * scale[0]"),
         "nothing": (
             "const sum = new Float64Array(this.vectors[0].length)",
             "const sum = Float64Array.from(this.vectors[0])",

@@ -53,11 +53,17 @@ export function put(element, attributes) {
 }
 
 /**
+ * Write what has changed, where possible into the text that is there: a text that is taken out and
+ * put in makes the browser look at the page's style anew.
+ *
  * @param {Node} node
  * @param {string} text
  */
 export function write(node, text) {
-  if (node.textContent !== text) node.textContent = text;
+  const { firstChild, lastChild, textContent } = node;
+  if (textContent === text) return;
+  if (firstChild === lastChild && firstChild instanceof Text) firstChild.data = text;
+  else node.textContent = text;
 }
 
 let made = 0;

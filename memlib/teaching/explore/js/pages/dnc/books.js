@@ -69,8 +69,7 @@ function ring(count, pick) {
   const size = { markerWidth: TIP, markerHeight: TIP, markerUnits: "userSpaceOnUse" };
   const box = { viewBox: "0 0 10 10", refX: 9, refY: 5, orient: "auto" };
   const marker = draw("marker", { id: head, ...box, ...size }, tip);
-  const arrows = draw("g");
-  const picture = draw("svg", { viewBox: "0 0 100 100", role: "img" }, marker, arrows);
+  const picture = draw("svg", { viewBox: "0 0 100 100", role: "img" }, marker);
   const places = Array.from({ length: count }, (_, n) => {
     const turn = (2 * Math.PI * n) / count - Math.PI / 2;
     return [50 + 41 * Math.cos(turn), 50 + 41 * Math.sin(turn)];
@@ -96,8 +95,16 @@ function ring(count, pick) {
       const share = Math.min(away / Math.hypot(mx - x, my - y), 0.9);
       return `${(x + share * (mx - x)).toFixed(1)},${(y + share * (my - y)).toFixed(1)}`;
     };
-    return `M${beside(ax, ay, far + TIP)}Q${mx.toFixed(1)},${my.toFixed(1)} ${beside(bx, by, far)}`;
+    return `M${beside(ax, ay, far + 1.5 * TIP)}Q${mx.toFixed(1)},${my.toFixed(1)} ${beside(bx, by, far)}`;
   };
+  const arrows = places.flatMap((_, from) =>
+    [...places.keys()].flatMap((to) => {
+      const line = { class: "ml-arrow", "marker-end": `url(#${head})` };
+      return from === to ? [] : { from, to, path: draw("path", { ...line, d: curve(from, to) }) };
+    }),
+  );
+  picture.append(...arrows.map(({ path }) => path));
+
   const show = (/** @type {Scene} */ scene) => {
     const { held, usage, allocation, links, writing, reading } = scene;
     const next = allocation[argmax(allocation)] > 0.5 ? argmax(allocation) : -1;
@@ -107,20 +114,12 @@ function ring(count, pick) {
       node.classList.toggle("ml-free", n === next);
       if (pick) put(node, { "aria-label": spoken(n, held[n], usage[n], writing[n], reading[n]) });
     });
-    const found = [];
-    for (let to = 0; to < count; to++) {
-      for (let from = 0; from < count; from++) {
-        if (links[to][from] > FAINT) found.push({ from, to, weight: links[to][from] });
-      }
+    for (const { from, to, path } of arrows) {
+      const weight = links[to][from];
+      const opacity = (0.15 + 0.85 * Math.min(weight, 1)).toFixed(2);
+      put(path, { hidden: weight <= FAINT, opacity });
     }
-    const lines = found.map(({ from, to, weight }) =>
-      draw("path", {
-        ...{ class: "ml-arrow", d: curve(from, to), "marker-end": `url(#${head})` },
-        opacity: (0.15 + 0.85 * Math.min(weight, 1)).toFixed(2),
-      }),
-    );
-    arrows.replaceChildren(...lines);
-    const strong = found.filter(({ weight }) => weight > 0.5);
+    const strong = arrows.filter(({ from, to }) => links[to][from] > 0.5);
     const listed = strong.map(({ from, to }) => `slot ${from} to slot ${to}`).join(", ");
     put(picture, { "aria-label": `Links that are strong: ${listed || "none at all"}` });
   };
