@@ -17,7 +17,8 @@ from memlib.transformer import accumulate, heavy_hitters, looked_at, sinks, wind
 
 WORDS = frozenset({"tokens", "story", "question", "lengths", "mask"})
 ALONE = {  # named by no case
-    "DNCState", "Looks", "NeuralState", "Recollection", "default_device", "programs",
+    "DNCState", "DurableStore", "Looks", "NeuralState", "Recollection", "default_device",
+    "programs",
 }  # fmt: skip
 
 
