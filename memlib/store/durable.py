@@ -3,6 +3,8 @@
 import copy
 import os
 import warnings
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +16,12 @@ from torch import Tensor
 from memlib import _checks as checks
 from memlib.store import folders, records
 from memlib.store.locks import alone
-from memlib.store.log import Log, Run
+from memlib.store.log import Log
 from memlib.store.pairs import Ints, _chosen
 from memlib.store.records import Bytes, Records
 from memlib.store.store import Store
 
-OWN = (
-    "history",
-    "_log",
-    "_claimed",
-    "_place",
-    "_unread",
-    "_is_mapped",
-    "_lock",
-)  # not a plain store's
+OWN = {"history", "_log", "_give_back", "_place", "_unread", "_is_mapped"}  # not a plain store's
 DEAD = 4096  # pairs that may lie in the files though they are gone, whatever is held
 
 
@@ -68,7 +62,7 @@ class DurableStore(Store, durable=True):
 
     history: bool
     _log: Log
-    _claimed: int | None = None  # the file whose lock makes this the writer
+    _give_back: Callable[[], Any]  # what made this the writer
     _place: Ints  # (B, N), where in the files the pair of each slot lies; -1 for none
     _is_mapped = False  # whether slots are places in the files
     _unread: NDArray[np.bool_]  # which records' pairs were not compared yet, or are damaged
@@ -81,28 +75,22 @@ class DurableStore(Store, durable=True):
         cls, folder: Path, *, readonly: bool, history: bool, **asked: Any
     ) -> "DurableStore":
         """See `Store.open`."""
-        lock = None if readonly else folders.claim(folder)
-        try:
-            if not readonly and not any((folder / name).exists() for name in records.ABOUT):
+        store = cls.__new__(cls)
+        store.history = history
+        if not readonly:
+            store._give_back = weakref.finalize(store, os.close, folders.claim(folder))
+            if not any((folder / name).exists() for name in records.ABOUT):
                 folders.create(folder, asked)
-            store = cls._opened(folder, readonly, asked)
-        except BaseException:
-            if lock is not None:
-                os.close(lock)
-            raise
-        store._claimed, store.history = lock, history
+        store._read(folder, readonly, asked)
         return store
 
-    @classmethod
-    def _opened(cls, folder: Path, readonly: bool, asked: dict[str, Any]) -> "DurableStore":
+    def _read(self, folder: Path, readonly: bool, asked: dict[str, Any]) -> None:
         options = folders.options(folder, asked)
         for _ in range(5):  # a writer that reclaims space may take the files away meanwhile
-            about = records.read_about(folder)
             try:
-                store = cls.__new__(cls)
-                Store.__init__(store, **options)
-                store._load(Log(folder, folders.sizes(store), about), readonly)
-                return store
+                Store.__init__(self, **options)
+                about = records.read_about(folder)
+                return self._load(Log(folder, folders.sizes(self), about), readonly)
             except FileNotFoundError as error:
                 missing = error
         raise ValueError(f"{folder.name} is damaged: {missing}")
@@ -112,6 +100,7 @@ class DurableStore(Store, durable=True):
             warnings.warn(f"lost of {found.folder.name}: {'; '.join(found.lost)}", stacklevel=5)
         if not readonly:
             found.start_writing()
+            found.sweep()
         self._log = found
         row, ids, self._next = folders.told(found, len(self.ids))
         self._unread = np.ones(len(found.puts), bool)  # which records were not compared yet
@@ -159,9 +148,8 @@ class DurableStore(Store, durable=True):
     def close(self) -> None:
         """Give the folder back to the next writer; the store itself can still be read."""
         self._log.close()
-        if self._claimed is not None:
-            os.close(self._claimed)
-            self._claimed = None
+        if hasattr(self, "_give_back"):
+            self._give_back()
 
     @alone
     def verify(self) -> Tensor:
@@ -262,7 +250,7 @@ class DurableStore(Store, durable=True):
         names = np.broadcast_to(ids.long().cpu().numpy(), row.shape)
         new, gone = names >= 0, self._place[row, slot]
         data = _raw(keys, self.keys, new), _raw(values, self.values, new)
-        first = self._log.append(*data, _runs(row[new], names[new]), gone[gone >= 0])
+        first = self._log.append(*data, row[new], names[new], gone[gone >= 0])
         super()._put(row, slot, keys, values, ids)
         self._place[row, slot] = np.where(new, first + new.cumsum() - 1, -1)
 
@@ -338,28 +326,26 @@ class DurableStore(Store, durable=True):
                 "or closed, or by the process that forked this one"
             )
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Store:  # type: ignore[override]
-        """Return a plain store in memory."""
+    # Copies are plain stores in memory
+
+    def _parts(self) -> dict[str, Any]:
         self._all()
-        plain: Store = object.__new__(Store)
+        return {name: part for name, part in super()._parts().items() if name not in OWN}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Store:  # type: ignore[override]
+        memo[id(self)] = plain = object.__new__(Store)
         with self._lock:
-            parts = {name: part for name, part in vars(self).items() if name not in OWN}
-            plain._become(copy.deepcopy(parts, memo))
+            plain._become(copy.deepcopy(self._parts(), memo))
         return plain
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _itself, (copy.deepcopy(self),)
+        return _plain, (self.__getstate__(),)
 
 
-def _itself(plain: Store) -> Store:
-    return plain
-
-
-def _runs(row: Ints, ids: Ints) -> list[Run]:
-    """Return runs of consecutive ids in one row, in their order."""
-    cuts = np.flatnonzero((np.diff(row) != 0) | (np.diff(ids) != 1)) + 1
-    parts = zip(np.split(row, cuts), np.split(ids, cuts), strict=True)
-    return [Run(int(r[0]), int(i[0]), len(i)) for r, i in parts if len(i)]
+def _plain(state: dict[str, Any]) -> Store:
+    store: Store = object.__new__(Store)
+    store.__setstate__(state)
+    return store
 
 
 def _raw(x: Tensor, like: Tensor, chosen: NDArray[np.bool_]) -> Bytes:

@@ -12,15 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memlib.store import records
-from memlib.store.log import Log
+from memlib.store.log import Log, begin
 from memlib.store.pairs import Ints
 from memlib.store.records import DROP, NEXT
 from memlib.store.store import OPTIONS, Store
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 
 def options(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,6 +81,7 @@ def create(folder: Path, options: Mapping[str, Any]) -> None:
     about = {name: getattr(store, name) for name in OPTIONS} | {"batch_size": len(store.ids)}
     kinds = {"dtype": store.keys.dtype, "value_dtype": store.values.dtype}
     about |= {name: str(kind).removeprefix("torch.") for name, kind in kinds.items()}
+    begin(folder, 1)
     records.write_about(folder, {"generation": 1, "options": about})
 
 
@@ -94,15 +90,16 @@ def claim(folder: Path) -> int:
 
     Raises:
         BlockingIOError: there is another one.
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written, or the system knows no such locks.
     """
+    if sys.platform == "win32":
+        raise OSError("writing a durable store needs file locks of POSIX, which Windows has not")
+    import fcntl  # which Windows has not, either
+
     folder.mkdir(parents=True, exist_ok=True)
     file = os.open(folder / "writer", os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        if sys.platform == "win32":
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(file)
         raise BlockingIOError(

@@ -18,17 +18,20 @@ that it opened.
 
 import os
 import time
+import weakref
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memlib.store.pairs import Ints
 from memlib.store.records import (
+    ABOUT,
     DROP,
     NEXT,
     PUT,
@@ -46,15 +49,6 @@ from memlib.store.records import (
 
 NAMES = ("keys", "values", "log", "mirror")
 CHUNK = 1 << 22  # bytes of keys or values that one checksum stands for, at most
-Ints = NDArray[np.int64]
-
-
-class Run(NamedTuple):
-    """Pairs of one row with consecutive ids, which came together."""
-
-    row: int
-    id: int
-    pairs: int
 
 
 class Log:
@@ -103,8 +97,10 @@ class Log:
         Raises:
             OSError: the files cannot be written.
         """
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-        self._files = {name: os.open(self.path(name), flags, 0o666) for name in NAMES}
+        self._files = {
+            name: os.open(self.path(name), os.O_RDWR | os.O_CREAT, 0o666) for name in NAMES
+        }
+        self._give_back = weakref.finalize(self, _close, [*self._files.values()])
         for name in ("log", "mirror"):
             file = self._files[name]
             os.ftruncate(file, self.length * RECORD.itemsize)
@@ -114,12 +110,20 @@ class Log:
         sync_folder(self.folder)
         self._process = os.getpid()
 
+    def sweep(self) -> None:
+        """Mend what the store is said to be, and remove what is left of other generations."""
+        paths = [self.folder / name for name in ABOUT]
+        if len({path.read_bytes() if path.exists() else None for path in paths}) > 1:
+            write_about(self.folder, self.about)
+        for path in self.folder.glob("[0-9]*.*"):
+            if path.stem != str(self.about["generation"]) and path.suffix[1:] in NAMES:
+                path.unlink()
+
     def close(self) -> None:
         """Give the files back."""
-        self._process = 0
-        for file in self._files.values():
-            os.close(file)
-        self._files = {}
+        if self._files:
+            self._give_back()
+        self._process, self._files = 0, {}
 
     def grow(self, pairs: int) -> None:
         """Let the files of pairs be so long at least; what was not written takes no space."""
@@ -127,34 +131,24 @@ class Log:
             if os.fstat(self._files[name]).st_size < pairs * size:
                 os.ftruncate(self._files[name], pairs * size)
 
-    def append(
-        self,
-        keys: Bytes,
-        values: Bytes,
-        runs: Sequence[Run],
-        gone: Ints,
-    ) -> int:
-        """Write pairs, (n, bytes) each, and that those at the places `gone` went: one commit.
+    def append(self, keys: Bytes, values: Bytes, row: Ints, ids: Ints, gone: Ints) -> int:
+        """Write pairs, (n, bytes) each, with their rows and ids, (n,): one commit.
 
-        Returns the place of the first pair. It is on the disk when this returns.
+        The pairs at the places `gone` go with it. Returns the place of the first new one. All is
+        on the disk when this returns.
 
         Raises:
             OSError: it could not be written; nothing is changed then.
         """
-        first = at = self.end
+        first, told = self.end, []
         # a clock that is set back must not make the new older than the old
         self.clock = max(self.clock, time.time())
-        told = []
-        for row, id, count in runs:
-            for start in range(0, count, self.step):
-                part = slice(at - first, at - first + min(self.step, count - start))
-                told.append(self._put(keys[part], values[part], at, row, id + start, self.clock))
-                at += len(keys[part])
-        told += [
-            (DROP, 0, start, 0, count, 0, 0, self.clock) for start, count in _side_by_side(gone)
-        ]
+        for part in _parts((np.diff(row) != 0) | (np.diff(ids) != 1), len(ids), self.step):
+            about = first + part.start, int(row[part.start]), int(ids[part.start]), self.clock
+            told.append(self._put(keys[part], values[part], *about))
+        told += [(DROP, 0, at, 0, count, 0, 0, self.clock) for at, count in _side_by_side(gone)]
         self._commit(told)
-        self.end = at
+        self.end = first + len(ids)
         return first
 
     def _put(
@@ -220,6 +214,7 @@ class Log:
             OSError: it cannot be written; this log is as it was, and goes on.
         """
         about = self.about | {"generation": self.about["generation"] + 1}
+        begin(self.folder, about["generation"])
         new, told = Log(self.folder, self.sizes, about), []
         puts = self.puts
         try:
@@ -247,6 +242,17 @@ class Log:
         self.close()
         for name in NAMES:
             self.path(name).unlink(missing_ok=True)
+
+
+def begin(folder: Path, generation: int) -> None:
+    """Make the files of a generation, empty, whatever a process that ended has left of them."""
+    for name in NAMES:
+        (folder / f"{generation}.{name}").write_bytes(b"")
+
+
+def _close(files: Iterable[int]) -> None:
+    for file in files:
+        os.close(file)
 
 
 def _side_by_side(places: Ints) -> Iterator[tuple[int, int]]:

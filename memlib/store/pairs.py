@@ -56,11 +56,9 @@ class Pairs:
         self._lock = lock()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        other: Self = object.__new__(type(self))
-        memo[id(self)] = other
+        memo[id(self)] = other = object.__new__(type(self))
         with self._lock:
-            parts = {name: part for name, part in vars(self).items() if name != "_lock"}
-            other._become(copy.deepcopy(parts, memo))
+            other._become(copy.deepcopy(self._parts(), memo))
         return other
 
     def __copy__(self) -> Self:
@@ -69,11 +67,14 @@ class Pairs:
     def __getstate__(self) -> dict[str, Any]:
         # as bytes, which nobody changes later; tensors would be shared with a worker
         with self._lock:
-            parts = {name: part for name, part in vars(self).items() if name != "_lock"}
-            return {"parts": pickle.dumps(parts)}
+            return {"parts": pickle.dumps(self._parts())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._become(pickle.loads(state["parts"]))
+
+    def _parts(self) -> dict[str, Any]:
+        """Return what a copy needs."""
+        return {name: part for name, part in vars(self).items() if name != "_lock"}
 
     def _become(self, parts: Mapping[str, Any]) -> None:
         vars(self).update(parts)

@@ -40,8 +40,14 @@ Bytes = NDArray[np.uint8]
 
 
 def recovered(log: Path, mirror: Path) -> tuple[Records, list[str], int]:
-    """Read whole commits; also what is lost, in words, and how many records there once were."""
+    """Read whole commits; also what is lost, in words, and how many records there once were.
+
+    Raises:
+        FileNotFoundError: there is neither file.
+    """
     raw = [path.read_bytes() if path.exists() else b"" for path in (log, mirror)]
+    if not (log.exists() or mirror.exists()):
+        raise FileNotFoundError(f"there is neither {log.name} nor {mirror.name}")
     count = max(len(data) // RECORD.itemsize for data in raw)
     first, second = (
         np.frombuffer(data[: count * RECORD.itemsize].ljust(count * RECORD.itemsize, b"\0"), RECORD)

@@ -46,6 +46,8 @@ def write(folder, seed, words):
     held = sorted(store.ids[store.ids >= 0].tolist())
     while True:
         kind, count = one(4), 1 + one(8)
+        if not one(12):
+            store.reclaim()
         if kind < 2 or len(held) < 8:
             keys, values = draw(1, count, 3), draw(1, count, 2)
             say("try", "put", keys.tolist(), values.tolist())
@@ -91,8 +93,10 @@ class Writers:
         words, chance = folder.with_name(f"{folder.name}.{seed}"), np.random.default_rng(seed)
         print(seed, folder, words, sep="|", file=self.process.stdin, flush=True)
         child = int(self.process.stdout.readline())
-        enough = int(chance.integers(1, 60))
-        while not words.exists() or words.read_bytes().count(b"\n") < enough:
+        enough, end = int(chance.integers(1, 60)), time.monotonic() + 60
+        while time.monotonic() < end and (
+            not words.exists() or words.read_bytes().count(b"\n") < enough
+        ):
             time.sleep(0.0005)
         time.sleep(float(chance.random()) * 0.003)
         os.kill(child, 9)

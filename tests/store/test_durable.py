@@ -9,6 +9,7 @@ import signal
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import hypothesis.strategies as st
 import numpy as np
@@ -174,6 +175,40 @@ def test_space_is_reclaimed(tmp_path, monkeypatch):
     assert len(names) == 7  # four files of one generation, two of what it is, and the lock
 
 
+def test_a_process_may_end_while_space_is_reclaimed(tmp_path, monkeypatch):
+    """Before the new files count, or before the old ones are gone."""
+    for n, name in enumerate(("write_about", "Log.remove")):
+        store, ids = filled(tmp_path / str(n), pairs=(5,))
+        store.overwrite(ids, torch.ones(1, 5, 4), torch.ones(1, 5, 2))
+        truth = contents(store)
+        with monkeypatch.context() as patch:
+            patch.setattr(f"memlib.store.log.{name}", Mock(side_effect=SystemExit))
+            with pytest.raises(SystemExit):
+                store.reclaim()
+        store.close()
+        for _ in range(2):
+            store = opened(tmp_path / str(n))
+            assert contents(store) == truth
+            store.reclaim()
+            store.close()
+        assert contents(opened(tmp_path / str(n), readonly=True)) == truth
+        assert len(list((tmp_path / str(n)).iterdir())) == 7
+
+
+def test_a_reader_does_not_take_what_is_missing_for_empty(tmp_path):
+    filled(tmp_path / "s")[0].close()
+    for name in ("1.log", "1.mirror"):
+        (tmp_path / "s" / name).unlink()
+    with pytest.raises(ValueError, match=r"s is damaged: there is neither 1\.log nor 1\.mirror"):
+        opened(tmp_path / "s", readonly=True)
+
+
+def test_a_store_that_nobody_holds_gives_its_folder_back(tmp_path):
+    store, _ = filled(tmp_path / "s")
+    del store
+    opened(tmp_path / "s").close()
+
+
 # Processes
 
 
@@ -324,6 +359,17 @@ def test_damage_to_both_copies_is_said(tmp_path):
     store.reclaim()  # which writes what is left anew
     store.close()
     assert sorted(contents(opened(tmp_path / "s"))[0]) == sorted([*truth, 6])
+
+
+@pytest.mark.parametrize("name", records.ABOUT)
+def test_a_writer_mends_a_description(tmp_path, name):
+    store, _ = filled(tmp_path / "s")
+    store.close()
+    whole = (tmp_path / "s" / name).read_bytes()
+    for harm in (lambda path: path.write_text("{"), lambda path: path.unlink()):
+        harm(tmp_path / "s" / name)
+        opened(tmp_path / "s").close()
+        assert (tmp_path / "s" / name).read_bytes() == whole
 
 
 def test_both_descriptions_damaged(tmp_path):
