@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.ntm import timed
-from memlib import fast_weights
+from memlib import matrix_memory
 from tests.fast_weights import public
 
 TOKENS, HEADS, WIDTH = 1024, 4, 64
@@ -59,8 +59,8 @@ def compare(rule: str, budget: float) -> list[dict[str, Any]]:
     rows = []
     for batch in BATCHES:
         tokens, gates = public.drawn(rule, (batch, HEADS, TOKENS), WIDTH)
-        ways = {f"chunk {c}": partial(fast_weights, chunk=c) for c in CHUNKS}
-        ways |= {"steps": partial(fast_weights, chunk=1), "loop": loop}
+        ways = {f"chunk {c}": partial(matrix_memory, chunk=c) for c in CHUNKS}
+        ways |= {"steps": partial(matrix_memory, chunk=1), "loop": loop}
         if public.version():
             ways["public"] = next(way for name, way in public.ways(rule) if "chunk" in name)
         for way in ways.values():
@@ -86,7 +86,7 @@ def parity() -> dict[str, dict[str, float]]:
     apart: dict[str, dict[str, float]] = {}
     for rule in public.RULES:
         tokens, gates = public.drawn(rule, (2, 3, 128), 16)
-        ours = [fast_weights(*tokens, **gates, chunk=chunk) for chunk in (1, 16)]
+        ours = [matrix_memory(*tokens, **gates, chunk=chunk) for chunk in (1, 16)]
         apart[rule] = {
             name: float(f"{max(farthest(x, theirs(*tokens, **gates)) for x in ours):.1e}")
             for name, theirs in public.ways(rule)

@@ -11,7 +11,7 @@ from memlib.addressable import Gates, Head, interpolate, locate, sharpen, shift
 from memlib.attention import MEASURES, address, attend, read, similarity, write
 from memlib.content import ClassicalHopfield, Hopfield
 from memlib.dnc import DNC, DNCCell, DNCState, allocation
-from memlib.fast_weights import FastWeights, NeuralMemory, NeuralState, fast_weights
+from memlib.fast_weights import FastWeights, NeuralMemory, NeuralState, matrix_memory
 from memlib.key_value import KeyValueMemory, KeyValueState
 from memlib.memn2n import MemN2N, position_encoding
 from memlib.ntm import NTM, NTMCell, NTMState
@@ -59,7 +59,7 @@ __all__ = [
     "allocation",
     "attend",
     "default_device",
-    "fast_weights",
+    "matrix_memory",
     "interpolate",
     "knn_lm",
     "locate",

@@ -167,9 +167,11 @@ def _segment(
     return y, *after, weights
 
 
-def _fast_weights(_: nn.Module, query: Tensor, keys: Tensor, values: Tensor, **options: Any) -> Any:
+def _matrix_memory(
+    _: nn.Module, query: Tensor, keys: Tensor, values: Tensor, **options: Any
+) -> Any:
     """As in a text of three chunks; from zeros, the matrix after is float32 at least."""
-    results = memlib.fast_weights(query, keys, values, **{"chunk": 2} | options)
+    results = memlib.matrix_memory(query, keys, values, **{"chunk": 2} | options)
     return results if "state" in options else results[0]
 
 
@@ -503,7 +505,7 @@ CASES = [
     *(
         Case(
             f"fast_weights-{name}",
-            partial(_fast_weights, **options),
+            partial(_matrix_memory, **options),
             TOKENS | gates,
             "B H D V",
             empty="BD",

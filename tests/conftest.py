@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,6 @@ import sites
 import torch
 from hypothesis import HealthCheck, settings
 from packaging.version import Version
-
-import memlib
 
 try:
     import guard
@@ -29,14 +26,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("fixed")
-
-
-def pytest_collection_finish() -> None:
-    """Gives `memlib.fast_weights` back to the function, of which it is the name.
-
-    It is that of the room, too, and by files pytest imports rooms in another order than `memlib`.
-    """
-    memlib.fast_weights = sys.modules["memlib.fast_weights"].fast_weights
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

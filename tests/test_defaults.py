@@ -167,7 +167,7 @@ CALLS = {
     "DurableStore.versions": lambda **o: durable().versions(0, **o)[0][2],
     "address": lambda **o: memlib.address(x, x, **o),
     "attend": lambda **o: memlib.attend(x, x, x, **o),
-    "fast_weights": lambda **o: memlib.fast_weights(x[:, None], x[:, None], x[:, None], **o)[0],
+    "matrix_memory": lambda **o: memlib.matrix_memory(x[:, None], x[:, None], x[:, None], **o)[0],
     "knn_lm": lambda **o: memlib.knn_lm(x, x, texts(), 2, **o),
     "position_encoding": lambda **o: memlib.position_encoding(3, 4, **o),
     "similarity": lambda **o: memlib.similarity(x, x, **o),

@@ -49,7 +49,7 @@ def of_layer(strength):
 
 def of_matrix(**gates):
     heads = (y.unsqueeze(1) for y in (query, keys[:, :L], values[:, :L]))
-    return memlib.fast_weights(*heads, **gates, chunk=2)[0]
+    return memlib.matrix_memory(*heads, **gates, chunk=2)[0]
 
 
 weights = keys.softmax(-1)

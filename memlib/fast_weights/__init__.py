@@ -3,6 +3,6 @@
 from memlib.fast_weights.layer import FastWeights
 from memlib.fast_weights.learned import NeuralMemory
 from memlib.fast_weights.learning import NeuralState
-from memlib.fast_weights.rules import fast_weights
+from memlib.fast_weights.rules import matrix_memory
 
-__all__ = ["FastWeights", "NeuralMemory", "NeuralState", "fast_weights"]
+__all__ = ["FastWeights", "NeuralMemory", "NeuralState", "matrix_memory"]

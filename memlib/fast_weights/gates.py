@@ -50,7 +50,7 @@ class Gates(nn.ModuleDict):
         self._reset_decay()
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Return the gates of a write as `memlib.fast_weights` takes them, (B, H, T, ·)."""
+        """Return the gates of a write as `memlib.matrix_memory` takes them, (B, H, T, ·)."""
         said = {gate: split(linear, x, self.count) for gate, linear in self.items()}
         gates = {gate: z.sigmoid() for gate, z in said.items() if gate != "decay"}
         if "rate" in gates:  # beta

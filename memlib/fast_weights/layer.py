@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from memlib import _checks as checks
 from memlib.attention.scores import _single, _unit
 from memlib.fast_weights.gates import Gates, Rule, split
-from memlib.fast_weights.rules import _at_tokens, _fast_weights
+from memlib.fast_weights.rules import _at_tokens, _matrix_memory
 from memlib.transformer.blocks import Layer
 from memlib.transformer.layers import _check_divides
 
@@ -25,7 +25,7 @@ EPSILON = 1e-5  # below the mean square of a read that is normed
 class FastWeights(Layer):
     r"""A matrix a head, written by each token, then read: :math:`W\, \text{norm}(S_t^T q_t)`.
 
-    The write is `memlib.fast_weights`,
+    The write is `memlib.matrix_memory`,
     :math:`S_t = (I - k (b \odot k)^T) D S_{t-1} + k (w \odot v)^T`. Queries, keys and values are
     linear in x, and so are the gates before their nonlinearities: b, w and β are sigmoids,
     :math:`d = \exp(-e^a\, \text{softplus}(W x + c))`.
@@ -55,7 +55,7 @@ class FastWeights(Layer):
         rule: of the write, one of the table.
         key_width: numbers M of a key; D / H when None.
         value_width: numbers V of a value; D / H when None.
-        chunk: tokens computed at once, see `memlib.fast_weights`.
+        chunk: tokens computed at once, see `memlib.matrix_memory`.
         device: of the parameters.
         dtype: of the parameters.
 
@@ -205,7 +205,7 @@ class FastWeights(Layer):
         else:
             query, keys = _unit(query), _unit(keys)
         options: dict[str, Any] = {**self.gates(x), "mask": mask, "chunk": self.chunk}
-        value, memory = _fast_weights(query, keys, values, memory, **options)
+        value, memory = _matrix_memory(query, keys, values, memory, **options)
         if self.scale is not None:
             value, total = value.split((self.value_width, 1), dim=-1)
             value = value / F.threshold(total, LEAST, torch.inf)

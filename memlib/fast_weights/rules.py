@@ -29,7 +29,7 @@ from memlib.fast_weights.chunks import by_chunks, in_turn
 from memlib.transformer.positions import _check_mask
 
 
-def fast_weights(
+def matrix_memory(
     query: Tensor,
     keys: Tensor,
     values: Tensor,
@@ -82,12 +82,11 @@ def fast_weights(
 
     Example:
         >>> import torch
-        >>> from memlib import read
-        >>> from memlib.fast_weights import fast_weights
+        >>> from memlib import matrix_memory, read
         >>> key = torch.tensor([1.0, 0.0]).expand(1, 1, 2, 2)
         >>> values = torch.tensor([[3.0], [5.0]]).expand(1, 1, 2, 1)
-        >>> _, added = fast_weights(key, key, values)
-        >>> _, replaced = fast_weights(key, key, values, erase=1.0)
+        >>> _, added = matrix_memory(key, key, values)
+        >>> _, replaced = matrix_memory(key, key, values, erase=1.0)
         >>> [read(key[:, :, :1], state).item() for state in (added, replaced)]
         [8.0, 5.0]
     """
@@ -100,7 +99,7 @@ def fast_weights(
         decay = _each(checks.one_each("decay", decay, keys.shape, query, *limits), keys)
         checks.within("decay", decay := _at_tokens(decay, mask, elsewhere=1.0), 0, 1)
     options: dict[str, Any] = {"write": write, "erase": erase, "decay": decay}
-    reads, after = _fast_weights(query, keys, values, state, **options, mask=mask, chunk=chunk)
+    reads, after = _matrix_memory(query, keys, values, state, **options, mask=mask, chunk=chunk)
     tensors = {"query": query, "keys": keys, "values": values}
     tokens = {name: _at_tokens(x, mask) for name, x in tensors.items()}
     for result in (reads, after):
@@ -111,7 +110,7 @@ def fast_weights(
 # The formulas, each in one place. They trust their arguments.
 
 
-def _fast_weights(
+def _matrix_memory(
     query: Tensor,
     keys: Tensor,
     values: Tensor,

@@ -72,7 +72,7 @@ BOUNDS = {
     "Store.read": Bound(1e-4, 2e-2, 2e-3, f"{READ} {SOFTMAX}"),
     "knn_lm": Bound(1e-4, 1e-2, 2e-3, f"of 1 + the size of a result {SOFTMAX}"),
     "position_encoding": Bound(1e-6, 1e-6, 1e-6, "of 1"),
-    "fast_weights": Bound(
+    "matrix_memory": Bound(
         1e-5, 8e-3, 1e-3, f"of the largest number held or read on the way, {CONDITION}"
     ),
     "Head.forward": Bound(*MODULE, LAYERS, module=True),

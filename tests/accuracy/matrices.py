@@ -26,7 +26,7 @@ def vanishing(rng: Random, shape: tuple[int, ...], dtype: str) -> Tensor:
     return draws.fit(10.0**-powers * (rng.random(shape) > 0.02), dtype).clamp(0, 1)
 
 
-@subject("fast_weights", {}, constant=frozenset({"mask"}))
+@subject("matrix_memory", {}, constant=frozenset({"mask"}))
 class _FastWeights:
     @staticmethod
     def draw(rng: Random, dtype: str, size: dict[str, int]) -> tuple[Tensors, Options]:
@@ -53,7 +53,7 @@ class _FastWeights:
     def call(t: Tensors, o: Options) -> Sequence[Tensor]:
         options = {n: x for n, x in t.items() if n in (*GATES, "mask")}
         names = ("query", "keys", "values", "state")
-        return memlib.fast_weights(*(t[n] for n in names), **options, **o)
+        return memlib.matrix_memory(*(t[n] for n in names), **options, **o)
 
     @staticmethod
     def truth(t: Tensors, o: Options, got: Any) -> Truth:

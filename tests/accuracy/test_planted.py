@@ -127,6 +127,6 @@ def test_decays_that_are_added_as_logarithms_are_found(monkeypatch):
         after = (log[..., -1:, :] - log).exp()
         return products, left * since.unsqueeze(-2), right * after, log[..., -1:, :].exp()
 
-    assert not drawn("fast_weights", "float32")
+    assert not drawn("matrix_memory", "float32")
     monkeypatch.setattr(chunks, "_joined", factored)
-    assert drawn("fast_weights", "float32")
+    assert drawn("matrix_memory", "float32")

@@ -105,7 +105,7 @@ SMALL = {
     "interpolate": lambda q, k: memlib.interpolate(q.sigmoid(), k[:3].sigmoid(), 0.3),
     "shift": lambda q, k: memlib.shift(q, k[:3, :3]),
     "sharpen": lambda q, k: memlib.sharpen(q.sigmoid(), 1.5 + k[:3, 0].sigmoid()),
-    "fast_weights": lambda q, k: memlib.fast_weights(
+    "matrix_memory": lambda q, k: memlib.matrix_memory(
         *(x[None, None] for x in (q, k, q)), write=q, erase=k.sigmoid(), decay=q.sigmoid(), chunk=2
     ),
     "allocation": lambda q, k: memlib.allocation(q.sigmoid()),

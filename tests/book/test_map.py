@@ -24,10 +24,10 @@ from memlib import (
     address,
     allocation,
     attend,
-    fast_weights,
     interpolate,
     knn_lm,
     locate,
+    matrix_memory,
     position_encoding,
     programs,
     read,
@@ -315,27 +315,27 @@ def test_linear_attention():
 
 
 def test_fast_weights_sum():
-    reads, state = fast_weights(FACTS[0], *FACTS)
+    reads, state = matrix_memory(FACTS[0], *FACTS)
     torch.testing.assert_close(state[:, 0], write(torch.zeros(2, 5, 4).double(), KEYS, VALUES))
     torch.testing.assert_close(reads[:, 0, -1:], read(KEYS[:, -1:], state[:, 0]))
 
 
 def test_fast_weights_delta():
     start = draw(2, 5, 4, seed=3)
-    _, state = fast_weights(FACTS[0], *FACTS, start[:, None], erase=0.3, write=0.3)
+    _, state = matrix_memory(FACTS[0], *FACTS, start[:, None], erase=0.3, write=0.3)
     torch.testing.assert_close(state[:, 0], told(start))
 
 
 def test_gated_delta():
     start = draw(2, 5, 4, seed=3)
-    _, state = fast_weights(FACTS[0], *FACTS, start[:, None], erase=0.3, write=0.3, decay=0.9)
+    _, state = matrix_memory(FACTS[0], *FACTS, start[:, None], erase=0.3, write=0.3, decay=0.9)
     torch.testing.assert_close(state[:, 0], told(start, decay=0.9))
 
 
 def test_fast_weights_erase_and_add():
     key, value, start = F.one_hot(torch.tensor([[4]]), 7).double(), draw(1, 1, 4), draw(1, 7, 4)
     one = (x[None] for x in (key, value, start))
-    _, state = fast_weights(key[None], *one, erase=0.6, write=0.3)
+    _, state = matrix_memory(key[None], *one, erase=0.6, write=0.3)
     erase = torch.full_like(value, 0.6)
     torch.testing.assert_close(state[0], write(start, key, 0.3 * value, erase))
 

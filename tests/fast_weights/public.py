@@ -38,7 +38,7 @@ def version() -> str | None:
 
 
 def ways(rule: str) -> Iterator[tuple[str, Way]]:
-    """Its functions of a rule, step by step and by chunks, called as `memlib.fast_weights`."""
+    """Its functions of a rule, step by step and by chunks, called as `memlib.matrix_memory`."""
     package = importlib.util.find_spec("fla")
     assert package is not None
     assert package.origin is not None

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from memlib import Decoder, FastWeights, NeuralMemory, NeuralState, fast_weights, read
+from memlib import Decoder, FastWeights, NeuralMemory, NeuralState, matrix_memory, read
 from memlib.fast_weights.learning import learn
 
 B, H, T, M, V = 2, 3, 13, 5, 4
@@ -90,7 +90,7 @@ def test_a_linear_network_that_takes_plain_steps_at_each_token_is_the_delta_rule
     plain = NeuralState(state.first, state.second, state.first, 0 * state.second)
     steps = {"rate": rate, "momentum": 0 * rate, "forget": 0 * rate}
     found, after, _, _ = learn(query, keys, values, plain, **steps, chunk=1)
-    expected, matrix = fast_weights(query, keys, values, state.second, write=rate, erase=rate)
+    expected, matrix = matrix_memory(query, keys, values, state.second, write=rate, erase=rate)
     assert_close(found, expected, **EXACT)
     assert_close(after.second, matrix, **EXACT)
     forgetting = {**steps, "forget": gates(length)["forget"]}
@@ -99,7 +99,7 @@ def test_a_linear_network_that_takes_plain_steps_at_each_token_is_the_delta_rule
         length
     ):  # which forgets what a step has just learned from, where the gated rule forgets first
         kept = 1 - forgetting["forget"]
-        gated, _ = fast_weights(
+        gated, _ = matrix_memory(
             query, keys, values, state.second, write=rate, erase=rate / kept, decay=kept
         )
         assert_close(found, gated, **EXACT)

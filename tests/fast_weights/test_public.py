@@ -3,7 +3,7 @@
 import pytest
 from torch.testing import assert_close
 
-from memlib import fast_weights
+from memlib import matrix_memory
 from tests.fast_weights import public
 
 VERSION = public.version()
@@ -14,7 +14,7 @@ needs_it = pytest.mark.skipif(VERSION is None, reason=f"needs {public.__doc__.sp
 @pytest.mark.parametrize("rule", public.RULES)
 def test_the_public_references_agree(rule):
     tokens, gates = public.drawn(rule, (2, 3, 128), width=16)
-    ours = [fast_weights(*tokens, **gates, chunk=chunk) for chunk in (1, 16)]
+    ours = [matrix_memory(*tokens, **gates, chunk=chunk) for chunk in (1, 16)]
     compared = 0
     for name, theirs in public.ways(rule):
         for reads, state in ours:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from memlib import attend, fast_weights, read, write
+from memlib import attend, matrix_memory, read, write
 
 B, H, T, M, V = 2, 3, 21, 5, 4
 CHUNKS = [1, 2, 8, 16, 64]
@@ -97,13 +97,13 @@ def test_steps_chunks_and_the_closed_form_are_one(rule, chunk):
             (*tokens(), *gates.values()),
         )
 
-    assert_close(call(fast_weights, chunk=chunk), call(closed_form), rtol=1e-10, atol=1e-10)
+    assert_close(call(matrix_memory, chunk=chunk), call(closed_form), rtol=1e-10, atol=1e-10)
 
 
 @every_rule
 @pytest.mark.parametrize("length", [1, 7, 8, 9])
 def test_no_length_has_to_be_a_multiple_of_the_chunk(rule, length):
-    results = [fast_weights(*tokens(length), **of(rule, length), chunk=c) for c in (1, 8)]
+    results = [matrix_memory(*tokens(length), **of(rule, length), chunk=c) for c in (1, 8)]
     assert_close(*results, rtol=1e-10, atol=1e-10)
 
 
@@ -121,7 +121,7 @@ def test_a_decay_may_be_as_small_as_a_number_is(chunk, smallest):
             (query, keys, values, state, decay),
         )
 
-    found, wanted = call(fast_weights, chunk=chunk), call(closed_form)
+    found, wanted = call(matrix_memory, chunk=chunk), call(closed_form)
     assert_close(found, wanted, rtol=1e-10, atol=1e-10)
     for x in found[6:]:  # what a decay would have kept is its gradient, however small it is
         assert x.abs().amax() > 0.1
@@ -130,8 +130,8 @@ def test_a_decay_may_be_as_small_as_a_number_is(chunk, smallest):
 @every_rule
 def test_float32_is_float64_rounded(rule):
     """Small decays included."""
-    exact = fast_weights(*tokens(64), **of(rule, 64))
-    single = fast_weights(
+    exact = matrix_memory(*tokens(64), **of(rule, 64))
+    single = matrix_memory(
         *(x.float() for x in tokens(64)), **{n: x.float() for n, x in of(rule, 64).items()}
     )
     for found, wanted in zip(single, exact, strict=True):
@@ -144,7 +144,7 @@ def test_float32_is_float64_rounded(rule):
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_the_sum_is_masked_attention_without_softmax(chunk):
     query, keys, values, _ = tokens()
-    reads, state = fast_weights(query, keys, values, chunk=chunk)
+    reads, state = matrix_memory(query, keys, values, chunk=chunk)
     assert_close(reads, read((query @ keys.mT).tril(), values))
     assert_close(state, write(torch.zeros(B, H, M, V).double(), keys, values))
 
@@ -154,7 +154,7 @@ def test_it_is_the_verbs(chunk):
     """The delta rule adds what a read with the key lacks: a key is a weighting of the slots."""
     query, keys, values, state = tokens()
     beta = rate(B, H, T, 1)
-    found, after = fast_weights(query, keys, values, state, write=beta, erase=beta, chunk=chunk)
+    found, after = matrix_memory(query, keys, values, state, write=beta, erase=beta, chunk=chunk)
     for t in range(T):
         at = slice(t, t + 1)
         error = values[:, :, at] - read(keys[:, :, at], state)
@@ -170,15 +170,15 @@ def test_what_the_general_form_is_without_its_gates(chunk):
     ones, nothing = torch.ones(B, H, T, M).double(), torch.zeros(B, H, T, M).double()
 
     def general(write, erase, decay):
-        return fast_weights(
+        return matrix_memory(
             query, keys, values, state, write=write, erase=erase, decay=decay, chunk=chunk
         )
 
     wide = beta.expand(B, H, T, V), beta.expand(B, H, T, M)
-    delta = fast_weights(query, keys, values, state, write=beta, erase=beta, chunk=chunk)
+    delta = matrix_memory(query, keys, values, state, write=beta, erase=beta, chunk=chunk)
     assert_close(general(*wide, ones), delta)
     assert_close(general(*wide, 1.0), delta)
-    added = fast_weights(query, keys, values, state, chunk=chunk)
+    added = matrix_memory(query, keys, values, state, chunk=chunk)
     assert_close(general(torch.ones_like(values), nothing, ones), added)
     assert_close(general(1.0, 0.0, 1.0), added)
 
@@ -190,19 +190,19 @@ def test_gates_broadcast(shape):
     gates = {name: uniform(*shape, seed=i) for i, name in enumerate(("write", "erase", "decay"))}
     whole = {"write": (B, H, T, V), "erase": (B, H, T, M), "decay": (B, H, T, M)}
     wide = {name: gate.expand(whole[name]) for name, gate in gates.items()}
-    assert_close(fast_weights(*tokens(), **gates), fast_weights(*tokens(), **wide))
+    assert_close(matrix_memory(*tokens(), **gates), matrix_memory(*tokens(), **wide))
     if shape == ():
         numbers = {name: gate.item() for name, gate in gates.items()}
-        assert_close(fast_weights(*tokens(), **numbers), fast_weights(*tokens(), **wide))
+        assert_close(matrix_memory(*tokens(), **numbers), matrix_memory(*tokens(), **wide))
 
 
 def test_orthonormal_keys_fill_all_slots_and_are_overwritten():
     keys = torch.eye(M).double().expand(B, H, M, M)
     first, second = draw(B, H, M, V, seed=1), draw(B, H, M, V, seed=2)
     for erase in (None, 1.0):
-        _, state = fast_weights(keys, keys, first, erase=erase)
+        _, state = matrix_memory(keys, keys, first, erase=erase)
         assert_close(read(keys, state), first)
-        _, state = fast_weights(keys, keys, second, state, erase=erase)
+        _, state = matrix_memory(keys, keys, second, state, erase=erase)
         assert_close(read(keys, state), second if erase else first + second)
 
 
@@ -213,7 +213,7 @@ def test_along_the_axes_it_is_the_erase_and_add_of_the_ntm(chunk):
     keys = F.one_hot(slots, M).double().expand(B, H, T, M)
     _, _, values, before = tokens()
     erase, add = rate(B, H, T, 1), uniform(B, H, T, 1, seed=7)
-    _, after = fast_weights(keys, keys, values, before, write=add, erase=erase, chunk=chunk)
+    _, after = matrix_memory(keys, keys, values, before, write=add, erase=erase, chunk=chunk)
     memory = before
     for t in range(T):
         at = slice(t, t + 1)
@@ -227,7 +227,7 @@ def test_elsewhere_it_is_not_that_of_the_ntm():
     _, keys, values, before = tokens(1)
     gate = rate(B, H, 1, 1)
     nothing = torch.zeros_like(values)
-    _, after = fast_weights(keys, keys, nothing, before, erase=gate)
+    _, after = matrix_memory(keys, keys, nothing, before, erase=gate)
     assert (torch.linalg.matrix_rank(after - before) == 1).all()
     erased = write(before, keys.abs(), nothing, gate.expand(B, H, 1, V))
     assert (torch.linalg.matrix_rank(erased - before) == min(M, V)).all()
@@ -238,7 +238,7 @@ def test_elsewhere_it_is_not_that_of_the_ntm():
     assert (ntm[:, :, 2] == before[:, :, 2] * (1 - one_number[:, :, 0])).all()
     for channel in range(M):
         erase = F.one_hot(torch.tensor(channel), M).double()
-        _, after = fast_weights(slot, slot, nothing, before, erase=erase)
+        _, after = matrix_memory(slot, slot, nothing, before, erase=erase)
         kept = after[:, :, 2] / before[:, :, 2]
         assert_close(kept, torch.full_like(kept, float(channel != 2)))
 
@@ -262,7 +262,7 @@ def test_linear_attention_with_random_features_approaches_attention():
         off = []
         for seed in range(6):
             f = [features(x, draw(count, M, seed=seed + 10)) for x in (query, keys)]
-            reads, _ = fast_weights(*f, counted)
+            reads, _ = matrix_memory(*f, counted)
             off.append((reads[..., :-1] / reads[..., -1:] - exact).square().mean().item())
         errors.append(np.mean(off) ** 0.5)
     slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
@@ -291,13 +291,13 @@ def test_padding_is_as_if_it_were_not_there(rule, chunk):
     where = uniform(B, T, seed=9) < 0.6
     (query, keys, values, state), gates = padded(rule, where)
     learned = [x.requires_grad_() for x in (query, keys, values, state, *gates.values())]
-    reads, after = fast_weights(query, keys, values, state, **gates, mask=where, chunk=chunk)
+    reads, after = matrix_memory(query, keys, values, state, **gates, mask=where, chunk=chunk)
     assert not reads.transpose(1, 2)[~where].any()
     for row in range(B):
         kept = where[row].nonzero().flatten()
         alone = [x[row : row + 1].index_select(2, kept) for x in (query, keys, values)]
         own = {n: x[row : row + 1].index_select(2, kept) for n, x in gates.items()}
-        found = fast_weights(*alone, state[row : row + 1], **own, chunk=1)
+        found = matrix_memory(*alone, state[row : row + 1], **own, chunk=1)
         assert_close((reads[row : row + 1].index_select(2, kept), after[row : row + 1]), found)
     for x in torch.autograd.grad(reads.sum() + after.sum(), learned):
         assert x.isfinite().all()
@@ -308,7 +308,7 @@ def test_padding_is_as_if_it_were_not_there(rule, chunk):
 def test_nothing_but_padding_changes_nothing():
     query, keys, values, state = tokens()
     nowhere = torch.zeros(B, T, dtype=torch.bool)
-    reads, after = fast_weights(query, keys, values, state, erase=1.0, decay=0.5, mask=nowhere)
+    reads, after = matrix_memory(query, keys, values, state, erase=1.0, decay=0.5, mask=nowhere)
     assert not reads.any()
     assert torch.equal(after, state)
 
@@ -322,9 +322,9 @@ def test_a_text_goes_on_where_it_stopped(rule, cut):
     for at in (slice(0, cut), slice(cut, T)):
         part = (x[:, :, at] for x in (query, keys, values))
         own = {n: x[:, :, at] for n, x in gates.items()}
-        found, state = fast_weights(*part, state, **own, chunk=8)
+        found, state = matrix_memory(*part, state, **own, chunk=8)
         reads.append(found)
-    whole = fast_weights(*tokens(), **gates)
+    whole = matrix_memory(*tokens(), **gates)
     assert_close((torch.cat(reads, dim=2), state), whole, rtol=1e-10, atol=1e-10)
 
 
@@ -338,7 +338,7 @@ def test_second_derivatives_are_those_of_differences(rule, chunk):
     leaves = [x.clone().requires_grad_() for x in (*inputs, *gates.values())]
 
     def call(q, k, v, s, *g):
-        return fast_weights(q, k, v, s, **dict(zip(gates, g, strict=True)), chunk=chunk)
+        return matrix_memory(q, k, v, s, **dict(zip(gates, g, strict=True)), chunk=chunk)
 
     assert torch.autograd.gradgradcheck(call, leaves, fast_mode=True)
 
@@ -349,7 +349,7 @@ def test_no_rows_and_no_tokens(rows, length):
     x = torch.ones(rows, H, length, M)
     state = torch.ones(rows, H, M, M)
     for chunk in (1, 4):
-        reads, after = fast_weights(x, x, x, state, erase=1.0, decay=0.5, chunk=chunk)
+        reads, after = matrix_memory(x, x, x, state, erase=1.0, decay=0.5, chunk=chunk)
         assert reads.shape == x.shape
         assert after.shape == state.shape
         assert length or torch.equal(after, state)
@@ -361,22 +361,22 @@ def test_half_precision_is_computed_in_float32(dtype):
     x = torch.ones(1, 1, 4096, 1, dtype=dtype)
     small = torch.full_like(x, 2**-6)
     for chunk in (1, 64):
-        reads, after = fast_weights(x, x, small, chunk=chunk)
+        reads, after = matrix_memory(x, x, small, chunk=chunk)
         assert reads.dtype == dtype
         assert after.dtype == torch.float32
         assert reads[0, 0, -1].item() == after.item() == 64
-        _, after = fast_weights(x, x, small, after, chunk=chunk)
+        _, after = matrix_memory(x, x, small, after, chunk=chunk)
         assert after.dtype == torch.float32
-        _, after = fast_weights(x, x, small, after.to(dtype), chunk=chunk)
+        _, after = matrix_memory(x, x, small, after.to(dtype), chunk=chunk)
         assert after.dtype == dtype
 
 
 def test_under_autocast_nothing_is_rounded_on_the_way():
     inputs = [x.float() for x in tokens(64)]
     gates = {n: x.float() for n, x in of("general", 64).items()}
-    expected = fast_weights(*inputs, **gates)
+    expected = matrix_memory(*inputs, **gates)
     with torch.autocast("cpu", torch.bfloat16):
-        assert_close(fast_weights(*inputs, **gates), expected, rtol=0, atol=0)
+        assert_close(matrix_memory(*inputs, **gates), expected, rtol=0, atol=0)
 
 
 @pytest.mark.needs_torch("2.13")
@@ -389,7 +389,7 @@ def test_compiles_to_one_graph_with_its_gradients(rule):
             lambda q, k, v, s, *g, f=f: f(q, k, v, s, **dict(zip(gates, g, strict=True)), chunk=8),
             (*tokens(), *gates.values()),
         )
-        for f in (fast_weights, torch.compile(fast_weights, fullgraph=True, backend="aot_eager"))
+        for f in (matrix_memory, torch.compile(matrix_memory, fullgraph=True, backend="aot_eager"))
     ]
     assert_close(*results)
 
@@ -399,8 +399,8 @@ def test_roundings_of_what_is_erased_stay_in_a_chunk_alone():
     key = torch.ones(1, 1, 16, 1)
     before = torch.full((1, 1, 1, 1), 1e8)
     gates = {"write": 0.5, "erase": torch.tensor(0.999)}
-    states = [fast_weights(key, key, key, before, **gates, chunk=chunk)[1] for chunk in (1, 16)]
-    exact = fast_weights(*(x.double() for x in (key, key, key, before)), write=0.5, erase=0.999)[1]
+    states = [matrix_memory(key, key, key, before, **gates, chunk=chunk)[1] for chunk in (1, 16)]
+    exact = matrix_memory(*(x.double() for x in (key, key, key, before)), write=0.5, erase=0.999)[1]
     off = [abs(state.item() - exact.item()) for state in states]
     assert off[0] < 1e-6
     assert off[0] < off[1] < 1e-5 * before.item()

@@ -10,7 +10,7 @@ import torch
 from engine import ask, engine, worst
 from playwright.sync_api import Browser
 
-from memlib import fast_weights, read
+from memlib import matrix_memory, read
 
 CASES, CLOSE = 200, 1e-5
 RULES = ("sum", "decayed sum", "delta", "gated delta", "kda", "general")
@@ -71,7 +71,7 @@ def ours(case: dict[str, Any]) -> dict[str, torch.Tensor]:
         for name, x in case["gates"].items()
     }
     mask = torch.as_tensor(case["mask"])[None]
-    reads, after = fast_weights(q, k, v, state, **found, mask=mask, chunk=1)
+    reads, after = matrix_memory(q, k, v, state, **found, mask=mask, chunk=1)
     held = read(q[:, :, -1:], after)
     return {
         "reads": reads[0, 0],
@@ -83,7 +83,7 @@ def ours(case: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 THEIRS = """c => {
     const part = (x, from, to) => Array.isArray(x) ? x.slice(from, to) : x;
-    const run = (from, to, state) => fastWeights(
+    const run = (from, to, state) => matrixMemory(
         c.query.slice(from, to),
         c.keys.slice(from, to).map((row, t) => c.mask[from + t] ? row : row.map(() => NaN)),
         c.values.slice(from, to).map((row, t) => c.mask[from + t] ? row : row.map(() => NaN)),

@@ -13,7 +13,7 @@ import torch
 from explorables import Explorable, axe, caught, close, every_look, exercised, opened
 from playwright.sync_api import Browser
 
-from memlib import fast_weights, read, similarity
+from memlib import matrix_memory, read, similarity
 
 WIDTH, LONGEST, OWN, SALT = 16, 12, 12, 17
 RULES = {"sum": "sum", "delta": "delta rule"}
@@ -78,7 +78,7 @@ def held(keys: torch.Tensor, values: torch.Tensor, rate: float, rule: str) -> to
         return torch.zeros(WIDTH, WIDTH, dtype=torch.float64)
     steps, adds = keys[None, None], values[None, None]
     erase = rate if rule == "delta" else None
-    return fast_weights(steps, steps, adds, write=rate, erase=erase)[1][0, 0]
+    return matrix_memory(steps, steps, adds, write=rate, erase=erase)[1][0, 0]
 
 
 def compare(one: Explorable) -> dict[str, Any]:
@@ -364,7 +364,7 @@ def draws(facts: int, rounds: int, rate: float, mean: float, *, centre: bool) ->
     steps, adds = (x[:, None, :facts].repeat(1, 1, rounds, 1) for x in (keys, values))
     found = []
     for erase in (None, rate):
-        matrix = fast_weights(steps, steps, adds, write=rate, erase=erase)[1][:, 0]
+        matrix = matrix_memory(steps, steps, adds, write=rate, erase=erase)[1][:, 0]
         answers = (read(keys, matrix) @ values.mT).argmax(-1)
         found.append((answers == torch.arange(facts)).sum(-1))
     return torch.stack(found)

@@ -28,8 +28,8 @@ def refused() -> None:
     memlib.interpolate(x, x)  # wrong
     memlib.read(x)  # wrong
     memlib.knn_lm(x, x, x, 3)  # wrong
-    memlib.fast_weights(x, x, x, 0.5)  # wrong
-    memlib.fast_weights(x, x, x, chunk=0.5)  # wrong
+    memlib.matrix_memory(x, x, x, 0.5)  # wrong
+    memlib.matrix_memory(x, x, x, chunk=0.5)  # wrong
     KeyValueMemory(5, 4, when_full="drop")  # wrong
     memory = KeyValueMemory(5, 4)
     memory.read(x, x)  # wrong

@@ -130,9 +130,9 @@ def machines(wanted: bool = True) -> None:
 
 def matrices() -> None:
     x = torch.ones(2, 1, 3, 4)
-    reads, state = memlib.fast_weights(x, x, x, erase=0.5, decay=x / 2)
+    reads, state = memlib.matrix_memory(x, x, x, erase=0.5, decay=x / 2)
     assert_type(reads, Tensor)
-    more = memlib.fast_weights(
+    more = memlib.matrix_memory(
         x, x, x, state, write=strength, mask=counts.bool()[:, None].expand(2, 3)
     )
     assert_type(more, Pair)

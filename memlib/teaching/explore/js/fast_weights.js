@@ -18,7 +18,7 @@ import { read } from "./verbs.js";
  *   how much of the matrix stays; mask: false = padding, nothing happens there and 0 is read
  * @returns {{reads: Float64Array[], state: Float64Array[]}} (T, V), and the matrix after
  */
-export function fastWeights(query, keys, values, before, gates = {}) {
+export function matrixMemory(query, keys, values, before, gates = {}) {
   const { write: w = 1, erase: b = 0, decay: d = 1, mask } = gates;
   /** @type {Float64Array[]} ours, so that it may change in place */
   const state = Array.from(before, (row) => Float64Array.from(row));

@@ -15,7 +15,7 @@
  * @property {Float64Array} asked its cosines with all places
  * @typedef {Record<"sum" | "delta", Held>} Both
  */
-import { fastWeights } from "../../fast_weights.js";
+import { matrixMemory } from "../../fast_weights.js";
 import { argmax, full } from "../../tensor.js";
 import { read, similarity } from "../../verbs.js";
 import { keyer, valueFor, wordOf } from "./words.js";
@@ -45,7 +45,7 @@ export function listener(known) {
     /** @param {number} erase @returns {Held} */
     const held = (erase) => {
       const empty = full(key.length, key.length);
-      const { state } = fastWeights(steps, steps, adds, empty, { write: story.rate, erase });
+      const { state } = matrixMemory(steps, steps, adds, empty, { write: story.rate, erase });
       const compare = (/** @type {Vector} */ got) =>
         similarity(got, [...values.values()], "cosine");
       const alike = Array.from(keys.values(), (one) => compare(read(one, state)));
