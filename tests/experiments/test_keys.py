@@ -286,7 +286,7 @@ def tree(tmp_path):
     """A copy of the code."""
     for package in keys.PROJECT:
         shutil.copytree(keys.ROOT / package, tmp_path / package,
-                        ignore=shutil.ignore_patterns("__pycache__", "teaching"))  # fmt: skip
+                        ignore=shutil.ignore_patterns("__pycache__", "node_modules"))  # fmt: skip
     return tmp_path
 
 
