@@ -19,7 +19,7 @@ export COVERAGE_FILE := $(OUT)/.build/coverage
 export HYPOTHESIS_STORAGE_DIRECTORY := $(OUT)/.build/hypothesis
 export MEMLIB_PAGES := $(OUT)/_build/html
 .DEFAULT_GOAL := help
-.PHONY: help environment book lab test fast pages notebooks numbers serve tidy lint bench gpu twice \
+.PHONY: help environment book lab test fast pages zip notebooks numbers serve tidy lint bench gpu twice \
 	links address lock lowest clean
 
 help:  ## this list
@@ -43,6 +43,9 @@ fast: lint  ## ruff, mypy, and the tests and doctests that take less than five s
 
 pages: book  ## every built page in headless Chromium: light and dark, wide and narrow
 	$(RUN) -m pytest tests/pages -n 2 --dist worksteal
+
+zip: book  ## the book as one archive that is read offline: unpack it and open START.html
+	@$(RUN) tools/archive.py --pages "$(OUT)/_build/html" --out "$(OUT)/_build"
 
 notebooks: environment  ## every notebook in JupyterLab in a browser, and alone in an empty folder
 	NIGHTLY=1 $(RUN) -m pytest tests/pages/test_lab.py tests/book/test_alone.py
