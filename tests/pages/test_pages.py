@@ -36,6 +36,13 @@ def test_front_page_leads_into_the_book(browser: Browser, book: str) -> None:
     page.close()
 
 
+# An explorable starts when it comes near, not before.
+EXPLORABLES = """[...document.querySelectorAll('.ml-explore')].map(e => ({
+    started: e.explore.started > 0,
+    near: e.getBoundingClientRect().top < innerHeight + 300,
+}))"""
+
+
 @pytest.mark.parametrize("size", checks.SIZES)
 @pytest.mark.parametrize("path", PAGES)
 def test_page(browser: Browser, book: str, disk: str, path: str, size: str) -> None:
@@ -52,6 +59,7 @@ def test_page(browser: Browser, book: str, disk: str, path: str, size: str) -> N
             assert not checks.weight(one)
         if size == "wide" and path in NOTEBOOKS:
             assert not checks.listings(one)
+            assert not [e for e in one.page.evaluate(EXPLORABLES) if e["started"] != e["near"]]
         if path in CHAPTERS:
             assert not controls.used(one)
             controls.unfold(one)
