@@ -20,7 +20,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(OUT)/.build/hypothesis
 export MEMLIB_PAGES := $(OUT)/_build/html
 .DEFAULT_GOAL := help
 .PHONY: help environment book lab test fast pages zip notebooks numbers serve tidy lint bench gpu twice \
-	links address lock lowest clean
+	links address lock lowest release clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -87,6 +87,9 @@ lock:  ## renew requirements.txt with the newest versions that pyproject.toml al
 
 lowest:  ## the fast tests and two notebooks with the lowest versions that pyproject.toml allows
 	$(PYTHON) tools/lowest.py -- $(PIP)
+
+release: environment  ## wheel and source archive in dist/, tried from an index on this machine
+	$(RUN) tools/release.py
 
 clean:  ## remove everything that was made, the environment apart
 	rm -rf "$(OUT)/.build" "$(OUT)/_build" dist
