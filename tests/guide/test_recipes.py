@@ -50,6 +50,8 @@ def block(code: str, *notes: str, said: str = "1\n") -> Recipe:
 
 
 def test_the_form() -> None:
+    two = "% needs: faiss\n```python\n1\n```\n\n```python\n2\n```\n"
+    assert [one.code for one in recipes.recipes("page", two)] == ["1\n", "2\n"]
     one = block("print(1)", "% needs: faiss, matplotlib")
     assert one == Recipe("page", 3, "print(1)\n", "1\n", ("faiss", "matplotlib"))
     assert read("Text.\n\n```python\nx = 1\n```\n\nText.\n\n```text\n1\n```\n").said is None
