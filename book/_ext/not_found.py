@@ -60,7 +60,7 @@ def page(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 def contents(app: Sphinx) -> Iterator[str]:
     """The parts of the book with links to their pages."""
-    root = app.env.external_site_map.root  # type: ignore[attr-defined]
+    root = app.env.external_site_map.root
     yield f"<ul>{_link(app, root.docname)}</ul>"
     for part in root.subtrees:
         links = "".join(_link(app, str(name)) for name in part.items)
