@@ -56,6 +56,8 @@ def test_the_form() -> None:
     assert one == Recipe("page", 3, "print(1)\n", "1\n", ("faiss", "matplotlib"))
     assert read("Text.\n\n```python\nx = 1\n```\n\nText.\n\n```text\n1\n```\n").said is None
     assert read("% shown: downloads\n```python\nx = 1\n```\n").shown
+    text = "% needs: faiss\n```python\nx = 1\n```\n"
+    assert len(list(recipes.recipes("page", text + text))) == 2
 
 
 GOOD = [
