@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
+from unittest.mock import patch
 
 import guard
 import torch
@@ -148,13 +149,9 @@ def _context() -> multiprocessing.context.ForkServerContext:
     """Processes that begin where torch is imported, and nothing else has happened."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "memlib"])
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(p or os.getcwd() for p in sys.path)
-    try:
+    where = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    with patch.dict(os.environ, PYTHONPATH=where, PYTHONSAFEPATH="1"):  # no other memlib
         forkserver.ensure_running()
-    finally:
-        os.environ.pop("PYTHONPATH")
-        os.environ.update({} if before is None else {"PYTHONPATH": before})
     return context
 
 
