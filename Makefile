@@ -19,7 +19,7 @@ export COVERAGE_FILE := $(OUT)/.build/coverage
 export HYPOTHESIS_STORAGE_DIRECTORY := $(OUT)/.build/hypothesis
 export MEMLIB_PAGES := $(OUT)/_build/html
 .DEFAULT_GOAL := help
-.PHONY: help environment book lab test extras fast pages zip notebooks numbers serve tidy lint \
+.PHONY: help environment book lab test fast extras pages zip notebooks numbers serve tidy lint \
 	reproduce status bench gpu twice links address lock lowest release clean
 
 help:  ## this list
@@ -40,6 +40,9 @@ test: lint  ## ruff, mypy, all tests with coverage, the doctests and every noteb
 
 fast: lint  ## ruff, mypy, and the tests and doctests that take less than five seconds each
 	$(RUN) -m pytest -m "not slow" --ignore=tests/pages -n 2 --dist worksteal
+
+extras: environment  ## the tests that need transformers or a server, on the wheel
+	$(RUN) tools/extras.py --out "$(OUT)" -- $(PIP)
 
 pages: book  ## every built page in headless Chromium: light and dark, wide and narrow
 	$(RUN) -m pytest tests/pages -n 2 --dist worksteal
