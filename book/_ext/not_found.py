@@ -45,7 +45,8 @@ h1, h2 { line-height: 1.2; }
 h2 { font-size: 1.1rem; }
 ul { padding-left: 1.2rem; }
 input, button { font: inherit; padding: 0.3rem 0.7rem; color: inherit;
-  background: var(--ml-surface); border: 1px solid var(--ml-muted); border-radius: var(--ml-radius); }
+  background: var(--ml-surface); border: 1px solid var(--ml-muted);
+  border-radius: var(--ml-radius); }
 """
 PAGE = """\
 <!DOCTYPE html>
