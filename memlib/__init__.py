@@ -20,7 +20,9 @@ from memlib.store import (
     Looks,
     MemorizingAttention,
     Recollection,
+    ShardedStore,
     Store,
+    attend_sharded,
     knn_lm,
 )
 from memlib.transformer import Decoder, FeedForward, KVCache, MemoryAttention, SegmentMemory
@@ -54,10 +56,12 @@ __all__ = [
     "NeuralState",
     "Recollection",
     "SegmentMemory",
+    "ShardedStore",
     "Store",
     "address",
     "allocation",
     "attend",
+    "attend_sharded",
     "default_device",
     "matrix_memory",
     "interpolate",
