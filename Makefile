@@ -19,8 +19,8 @@ export COVERAGE_FILE := $(OUT)/.build/coverage
 export HYPOTHESIS_STORAGE_DIRECTORY := $(OUT)/.build/hypothesis
 export MEMLIB_PAGES := $(OUT)/_build/html
 .DEFAULT_GOAL := help
-.PHONY: help environment book lab test fast pages notebooks numbers serve tidy lint bench gpu twice \
-	links address lock lowest clean
+.PHONY: help environment book lab test fast extras pages notebooks numbers serve tidy lint bench gpu \
+	twice links address lock lowest clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -40,6 +40,9 @@ test: lint  ## ruff, mypy, all tests with coverage, the doctests and every noteb
 
 fast: lint  ## ruff, mypy, and the tests and doctests that take less than five seconds each
 	$(RUN) -m pytest -m "not slow" --ignore=tests/pages -n 2 --dist worksteal
+
+extras: environment  ## the tests that need transformers or a server, on the wheel
+	$(RUN) tools/extras.py --out "$(OUT)" -- $(PIP)
 
 pages: book  ## every built page in headless Chromium: light and dark, wide and narrow
 	$(RUN) -m pytest tests/pages -n 2 --dist worksteal
