@@ -27,7 +27,7 @@ from memlib.store import (
 )
 from memlib.transformer import Decoder, FeedForward, KVCache, MemoryAttention, SegmentMemory
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "MEASURES",
