@@ -17,6 +17,7 @@ from memlib.memn2n import MemN2N, position_encoding
 from memlib.ntm import NTM, NTMCell, NTMState
 from memlib.store import (
     DurableStore,
+    Engine,
     Looks,
     MemorizingAttention,
     Recollection,
@@ -24,6 +25,7 @@ from memlib.store import (
     Store,
     attend_sharded,
     knn_lm,
+    retrieve,
 )
 from memlib.transformer import Decoder, FeedForward, KVCache, MemoryAttention, SegmentMemory
 
@@ -37,6 +39,7 @@ __all__ = [
     "DNCState",
     "Decoder",
     "DurableStore",
+    "Engine",
     "FastWeights",
     "FeedForward",
     "Gates",
@@ -70,6 +73,7 @@ __all__ = [
     "position_encoding",
     "programs",
     "read",
+    "retrieve",
     "sharpen",
     "shift",
     "similarity",

@@ -2,6 +2,7 @@
 
 from memlib.store.attention import attend_sharded
 from memlib.store.durable import DurableStore
+from memlib.store.engine import Engine, retrieve
 from memlib.store.knn_lm import knn_lm
 from memlib.store.memorizing import Looks, MemorizingAttention, Recollection
 from memlib.store.sharded import ShardedStore
@@ -9,6 +10,7 @@ from memlib.store.store import Store
 
 __all__ = [
     "DurableStore",
+    "Engine",
     "Looks",
     "MemorizingAttention",
     "Recollection",
@@ -16,4 +18,5 @@ __all__ = [
     "Store",
     "attend_sharded",
     "knn_lm",
+    "retrieve",
 ]

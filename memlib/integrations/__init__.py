@@ -1,0 +1,1 @@
+"""Other people's packages, each an extra of its own and imported only where it is asked for."""
