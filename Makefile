@@ -19,8 +19,8 @@ export COVERAGE_FILE := $(OUT)/.build/coverage
 export HYPOTHESIS_STORAGE_DIRECTORY := $(OUT)/.build/hypothesis
 export MEMLIB_PAGES := $(OUT)/_build/html
 .DEFAULT_GOAL := help
-.PHONY: help environment book lab test fast pages zip notebooks numbers serve tidy lint bench gpu twice \
-	links address lock lowest release clean
+.PHONY: help environment book lab test fast extras pages zip notebooks numbers serve tidy lint \
+	reproduce status bench gpu twice links address lock lowest release clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -40,6 +40,9 @@ test: lint  ## ruff, mypy, all tests with coverage, the doctests and every noteb
 
 fast: lint  ## ruff, mypy, and the tests and doctests that take less than five seconds each
 	$(RUN) -m pytest -m "not slow" --ignore=tests/pages -n 2 --dist worksteal
+
+extras: environment  ## the tests that need transformers or a server, on the wheel
+	$(RUN) tools/extras.py --out "$(OUT)" -- $(PIP)
 
 pages: book  ## every built page in headless Chromium: light and dark, wide and narrow
 	$(RUN) -m pytest tests/pages -n 2 --dist worksteal
@@ -65,6 +68,12 @@ lint: environment  ## ruff, mypy, and biome and TypeScript for the page's engine
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
 	$(RUN) tools/scripts.py --work "$(OUT)/.build/js"
+
+reproduce: environment  ## make reproduce NAME=...: one published claim again; without NAME: all claims
+	@$(RUN) -m experiments reproduce $(NAME)
+
+status: book  ## write what the built pages cost and weigh into results/status.json
+	$(RUN) tools/status.py --work "$(OUT)/.build" --out "$(OUT)/_build/html"
 
 bench: environment  ## timings beside what a user would pick instead
 	OMP_NUM_THREADS=$$(getconf _NPROCESSORS_ONLN) $(RUN) -m benchmarks

@@ -17,11 +17,15 @@ from memlib.memn2n import MemN2N, position_encoding
 from memlib.ntm import NTM, NTMCell, NTMState
 from memlib.store import (
     DurableStore,
+    Engine,
     Looks,
     MemorizingAttention,
     Recollection,
+    ShardedStore,
     Store,
+    attend_sharded,
     knn_lm,
+    retrieve,
 )
 from memlib.transformer import Decoder, FeedForward, KVCache, MemoryAttention, SegmentMemory
 
@@ -35,6 +39,7 @@ __all__ = [
     "DNCState",
     "Decoder",
     "DurableStore",
+    "Engine",
     "FastWeights",
     "FeedForward",
     "Gates",
@@ -54,10 +59,12 @@ __all__ = [
     "NeuralState",
     "Recollection",
     "SegmentMemory",
+    "ShardedStore",
     "Store",
     "address",
     "allocation",
     "attend",
+    "attend_sharded",
     "default_device",
     "matrix_memory",
     "interpolate",
@@ -66,6 +73,7 @@ __all__ = [
     "position_encoding",
     "programs",
     "read",
+    "retrieve",
     "sharpen",
     "shift",
     "similarity",
