@@ -49,7 +49,7 @@ def test_a_typed_number_is_found() -> None:
 
 def test_every_mark_is_used_once_and_an_unknown_one_is_an_error() -> None:
     marks = [mark for page in PAGES for mark in proof.MARK.findall(source(page))]
-    assert sorted(marks) == sorted(proof.MADE)
+    assert sorted(marks) == sorted(proof.made())
     with pytest.raises(KeyError, match="nonsense"):
         proof.filled("<!-- proof: nonsense -->")
 
@@ -137,7 +137,7 @@ def _change(path: Path, how: Callable[[Any], None]) -> None:
 
 def test_every_claim_headline_and_shape_is_on_the_page() -> None:
     page = proof.filled(source("reproductions"))
-    assert [name for name in claims.known() if f"`{name}`" not in page] == []
+    assert [name for name in claims.known() if f"**{name}**" not in page] == []
     systems = json.loads((records.RESULTS / "published_models.json").read_text())["systems"]
     lines = [line["on"] for one in systems for line in one["headlines"] + one.get("sizes", [])]
     assert [line for line in lines if line not in page] == []
