@@ -19,8 +19,8 @@ export COVERAGE_FILE := $(OUT)/.build/coverage
 export HYPOTHESIS_STORAGE_DIRECTORY := $(OUT)/.build/hypothesis
 export MEMLIB_PAGES := $(OUT)/_build/html
 .DEFAULT_GOAL := help
-.PHONY: help environment book lab test fast pages notebooks numbers serve tidy lint reproduce \
-	status bench gpu twice links address lock lowest clean
+.PHONY: help environment book lab test fast extras pages zip notebooks numbers serve tidy lint \
+	reproduce status bench gpu twice links address lock lowest release clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -41,8 +41,14 @@ test: lint  ## ruff, mypy, all tests with coverage, the doctests and every noteb
 fast: lint  ## ruff, mypy, and the tests and doctests that take less than five seconds each
 	$(RUN) -m pytest -m "not slow" --ignore=tests/pages -n 2 --dist worksteal
 
+extras: environment  ## the tests that need transformers or a server, on the wheel
+	$(RUN) tools/extras.py --out "$(OUT)" -- $(PIP)
+
 pages: book  ## every built page in headless Chromium: light and dark, wide and narrow
 	$(RUN) -m pytest tests/pages -n 2 --dist worksteal
+
+zip: book  ## the book as one archive that is read offline: unpack it and open START.html
+	@$(RUN) tools/archive.py --pages "$(OUT)/_build/html" --out "$(OUT)/_build"
 
 notebooks: environment  ## every notebook in JupyterLab in a browser, and alone in an empty folder
 	NIGHTLY=1 $(RUN) -m pytest tests/pages/test_lab.py tests/book/test_alone.py
@@ -90,6 +96,9 @@ lock:  ## renew requirements.txt with the newest versions that pyproject.toml al
 
 lowest:  ## the fast tests and two notebooks with the lowest versions that pyproject.toml allows
 	$(PYTHON) tools/lowest.py -- $(PIP)
+
+release: environment  ## wheel and source archive in dist/, tried from an index on this machine
+	$(RUN) tools/release.py
 
 clean:  ## remove everything that was made, the environment apart
 	rm -rf "$(OUT)/.build" "$(OUT)/_build" dist

@@ -14,7 +14,7 @@ MEMLIB = ROOT / "memlib"
 GROUND = ["_checks", "_device", "_files"]
 ROOMS = ["attention", "key_value", "content", "addressable", "recurrent", "ntm", "memn2n"]
 ROOMS += ["transformer", "fast_weights", "dnc", "store"]  # in reading order
-BESIDE = ["tasks", "teaching"]  # imported by no room
+BESIDE = ["integrations", "tasks", "teaching"]  # imported by no room
 SHORT = "programs"  # memlib.addressable.programs, under its short name
 
 

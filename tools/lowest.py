@@ -40,7 +40,7 @@ def lowest(root: Path = lock.ROOT) -> list[str]:
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
     bounds: dict[str, str] = {}
     for line in requirements(project):
-        parts = re.fullmatch(r"([\w.-]+)(?:>=|==)([\w.]+)(,<[\w.]+)?", line)
+        parts = re.fullmatch(r"([\w.-]+)(?:\[\w+\])?(?:>=|==)([\w.]+)(,<[\w.]+)?", line)
         if parts is None:
             raise ValueError(f"a range must be name>=version or name==version; got {line!r}")
         if bounds.setdefault(parts[1], parts[2]) != parts[2]:

@@ -2,7 +2,7 @@
 
 Outputs, counts and whatever else Jupyter writes beside the text go; folds are as the tags ask; new
 cells get ids made of words; the equations of each notebook are numbered in order, and what refers
-to them follows; the time that a chapter takes is computed; references.md is made from
+to them follows; the time that a chapter or a path takes is computed; references.md is made from
 references.bib. Twice is once.
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import folds
+import paths
 import reading
 import references
 
@@ -133,6 +134,8 @@ def book(folder: Path) -> dict[Path, str]:
         path: refer(path.read_text("utf-8"), path.relative_to(folder).as_posix(), numbers)
         for path in _all(folder, "md")
     }
+    if (path := folder / paths.FILE) in pages:
+        pages[path] = paths.page(pages[path])
     pages[folder / "references.md"] = references.page(folder / "references.bib")
     return pages | {path: dump(notebook) for path, notebook in notebooks.items()}
 
