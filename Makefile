@@ -19,8 +19,8 @@ export COVERAGE_FILE := $(OUT)/.build/coverage
 export HYPOTHESIS_STORAGE_DIRECTORY := $(OUT)/.build/hypothesis
 export MEMLIB_PAGES := $(OUT)/_build/html
 .DEFAULT_GOAL := help
-.PHONY: help environment book lab test fast extras pages notebooks numbers serve tidy lint bench gpu \
-	twice links address lock lowest clean
+.PHONY: help environment book lab test fast extras pages zip notebooks numbers serve tidy lint \
+	reproduce status bench gpu twice links address lock lowest release clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -47,6 +47,9 @@ extras: environment  ## the tests that need transformers or a server, on the whe
 pages: book  ## every built page in headless Chromium: light and dark, wide and narrow
 	$(RUN) -m pytest tests/pages -n 2 --dist worksteal
 
+zip: book  ## the book as one archive that is read offline: unpack it and open START.html
+	@$(RUN) tools/archive.py --pages "$(OUT)/_build/html" --out "$(OUT)/_build"
+
 notebooks: environment  ## every notebook in JupyterLab in a browser, and alone in an empty folder
 	NIGHTLY=1 $(RUN) -m pytest tests/pages/test_lab.py tests/book/test_alone.py
 
@@ -65,6 +68,12 @@ lint: environment  ## ruff, mypy, and biome and TypeScript for the page's engine
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
 	$(RUN) tools/scripts.py --work "$(OUT)/.build/js"
+
+reproduce: environment  ## make reproduce NAME=...: one published claim again; without NAME: all claims
+	@$(RUN) -m experiments reproduce $(NAME)
+
+status: book  ## write what the built pages cost and weigh into results/status.json
+	$(RUN) tools/status.py --work "$(OUT)/.build" --out "$(OUT)/_build/html"
 
 bench: environment  ## timings beside what a user would pick instead
 	OMP_NUM_THREADS=$$(getconf _NPROCESSORS_ONLN) $(RUN) -m benchmarks
@@ -87,6 +96,9 @@ lock:  ## renew requirements.txt with the newest versions that pyproject.toml al
 
 lowest:  ## the fast tests and two notebooks with the lowest versions that pyproject.toml allows
 	$(PYTHON) tools/lowest.py -- $(PIP)
+
+release: environment  ## wheel and source archive in dist/, tried from an index on this machine
+	$(RUN) tools/release.py
 
 clean:  ## remove everything that was made, the environment apart
 	rm -rf "$(OUT)/.build" "$(OUT)/_build" dist

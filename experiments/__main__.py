@@ -25,6 +25,7 @@ EXPERIMENTS = {
 COMMANDS = {
     "check": "which records the code of today would make again",
     "verify": "run a part of a record again, and compare",
+    "reproduce": "one published claim made again, beside the paper's number and the record",
 }
 
 

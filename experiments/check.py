@@ -19,6 +19,7 @@ from typing import Any
 from experiments import keys, records
 
 STALE = "stale.json"
+NO_RECORDS = {STALE, "status.json"}  # and what others have published
 TOLD_APART = ("setting", "mixer", "scheme", "layers", "model", "variant")  # the groups of a file
 
 
@@ -59,7 +60,7 @@ class Group:
 def groups(folder: Path = records.RESULTS) -> Iterator[Group]:
     """Go through all that is recorded in a folder, published numbers aside."""
     for path in sorted(folder.glob("*.json")):
-        if path.name == STALE or path.name.startswith("published_"):
+        if path.name in NO_RECORDS or path.name.startswith("published_"):
             continue
         record = json.loads(path.read_text())
         found: dict[str, list[dict[str, Any]]] = {}

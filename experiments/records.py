@@ -77,6 +77,11 @@ def maker(command: str) -> str:
 
 def origin(module: str) -> dict[str, Any]:
     """Return when, where and with what something was measured by a module of the project."""
+    return {**here(), "key": keys.today(module)}
+
+
+def here() -> dict[str, Any]:
+    """Return the date, the versions and the machine."""
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "versions": {
@@ -86,7 +91,6 @@ def origin(module: str) -> dict[str, Any]:
             "memlib": memlib.__version__,
         },
         "machine": {"processor": processor(), "threads": torch.get_num_threads()},
-        "key": keys.today(module),
     }
 
 

@@ -36,6 +36,8 @@ from experiments.progress import tqdm
 
 JUPYTER_BOOK = Path(sys.executable).with_name("jupyter-book")
 SHARED = ("memlib", "results", "book/quizzes", "requirements.txt")  # what every notebook rests on
+PROOF = ("results", "experiments", "benchmarks")  # what the pages of the part Proof are made from
+NO_NOTEBOOKS = {"status.json", "published_claims.json"}  # in results/, for those pages alone
 BANNER = """\
 ```{{warning}}
 This page was made without results: when the book was built, the notebook stopped in the section
@@ -100,7 +102,8 @@ class Book:
     def execute(self) -> None:
         """Executes the notebooks whose key has changed, and records key and cost of each."""
         records = _load(self.records)
-        shared = digest([ROOT / name for name in SHARED if (ROOT / name).exists()], ROOT)
+        rests = (p for name in SHARED if (ROOT / name).exists() for p in files(ROOT / name))
+        shared = digest((p for p in rests if p.name not in NO_NOTEBOOKS), ROOT)
         stored = self.notebooks()
         copies = {name: self.source / path.relative_to(ROOT) for name, path in stored.items()}
         keys = {name: digest([path], ROOT) + shared for name, path in stored.items()}
@@ -144,7 +147,7 @@ class Book:
     def pages(self) -> None:
         """Makes the pages from the executed copies; skips it when nothing at all has changed."""
         key = digest([self.source], self.work) + digest([ROOT / "memlib"], ROOT)
-        key += digest([ROOT / "requirements.txt"], ROOT)
+        key += digest([ROOT / name for name in ("requirements.txt", *PROOF)], ROOT)
         if self.out.exists() and self.stamp.exists() and self.stamp.read_text() == key:
             print(f"the pages are up to date: {_shown(self.out)}/index.html")
             return

@@ -37,21 +37,26 @@ THEME = """
 SEARCH = r"(function \w+\((\w+)\)\{const \w+=)\w+\.querySelectorAll\((\w+)\)(?=;for\(let\{target:)"
 ASK = r"\1[\2.target.closest?.(\3)]"
 # What scrolls by itself has to be reached by keyboard; on narrow screens that is almost anything.
+# A fold that opens is looked through, not the page: that would take longer than all else it does.
 REACH = """
 addEventListener("load", async () => {
   await window.MathJax?.startup?.promise;
   const parts = "mjx-container[display], pre, .ml-figure, .cell_output, .math, table, dt, "
     + ".cell_output > *, .pst-scrollable-table-container, .bd-sidebar-secondary";
-  const reach = () => document.querySelectorAll(parts).forEach(part => {
+  const reach = within => within.querySelectorAll(parts).forEach(part => {
     const style = getComputedStyle(part);
     const free = /auto|scroll/.test(style.overflowX + style.overflowY);
     const over = part.scrollWidth > part.clientWidth || part.scrollHeight > part.clientHeight;
     if (free && over) part.tabIndex = 0;
   });
-  reach();
-  addEventListener("resize", reach);
-  addEventListener("toggle", reach, true);
+  reach(document);
+  addEventListener("resize", () => reach(document));
+  addEventListener("toggle", event => reach(event.target), true);
 });
+"""
+# The search shows lines of the pages that it finds, which a browser may not read from a disk.
+SEARCHED = """
+if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 """
 
 
@@ -100,7 +105,7 @@ def quicken_clicks(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Registers the hooks."""
-    for script in (THEME, REACH):
+    for script in (THEME, REACH, SEARCHED):
         app.add_js_file(None, body=" ".join(script.split()))
     app.connect("doctree-read", label_folds)
     app.connect("html-page-context", mend_page, priority=900)  # after the extensions' own hooks

@@ -93,7 +93,10 @@ def test_a_record_of_other_code_is_stale_until_it_is_verified(copied, capsys):
 def test_what_others_published_is_no_record():
     files = {group.file for group in check.groups()}
     there = {path.stem for path in records.RESULTS.glob("*.json")}
-    assert there - files == {name for name in there if name.startswith("published_")} | {"stale"}
+    assert there - files == {name for name in there if name.startswith("published_")} | {
+        "stale",
+        "status",
+    }
 
 
 def test_each_group_has_a_unit_whose_commands_are_of_its_maker():

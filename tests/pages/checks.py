@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,25 +22,55 @@ WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa"]
 SIZES = {"wide": (1300, 800), "narrow": (390, 844)}
 HEAVY = 2_000_000  # bytes of a page, without what all pages share (_static, loaded once)
 INK = "span.math, div.math"
+# Of the article only the part that is asked for, with what it lies in, is ever laid out.
+ALONE = """selector => addEventListener('DOMContentLoaded', () => {
+    for (let part = document.querySelector(selector); part && !part.matches('article');
+        part = part.parentElement)
+        for (const other of [...part.parentElement.children])
+            if (other !== part && !other.matches('script, style')) other.remove();
+}, true)"""
 STARTED = """() => [...document.querySelectorAll('.ml-explore')].every(e => !e.explore
     || e.matches('.ml-live') || e.getBoundingClientRect().top > innerHeight + 300)"""
-# Axe would take most of its time for the thousands of tokens in listings. While it looks, listings
-# are copies in which only the first token of each look is left, and all others are bare text.
+# Axe would take most of its time for the thousands of parts of listings and formulas. While it
+# looks, of each look only the first token of a listing and the first formula are left; the other
+# tokens are bare text, the other formulas boxes of their size.
 ONCE = """
-    const seen = new Set(), swapped = [], tokens = 'span:not(:has(*))';
+    const seen = new Set(), swapped = [];
+    const look = part => part.className + part.getAttribute('style') + part.getAttribute('display');
+    const first = (...parts) => seen.size < seen.add(parts.map(look).join()).size;
+    const fill = (copy, from, ...around) => {
+        let text = '';
+        for (const part of from.childNodes) {
+            const bare = part.nodeType !== 1
+                || !part.firstElementChild && !first(...around, from, part);
+            if (bare) text += part.textContent;
+            if (bare) continue;
+            const inner = part.cloneNode(!part.firstElementChild);
+            copy.append(text, part.firstElementChild ? fill(inner, part, ...around) : inner);
+            text = '';
+        }
+        copy.append(text);
+        return copy;
+    };
     for (const pre of document.querySelectorAll('.highlight pre')) {
-        const copy = pre.cloneNode(true), copies = copy.querySelectorAll(tokens);
         const block = pre.parentElement;
-        [...pre.querySelectorAll(tokens)].forEach((token, index) => {
-            const look = [block.parentElement, block, pre, token.parentElement, token]
-                .map(part => part.className + part.getAttribute('style')).join();
-            if (seen.has(look)) copies[index].replaceWith(copies[index].textContent);
-            seen.add(look);
-        });
-        copy.normalize();
-        swapped.push([pre, copy]);
+        swapped.push([pre, fill(pre.cloneNode(false), pre, block.parentElement, block)]);
     }
-    swapped.forEach(([pre, copy]) => pre.replaceWith(copy));
+    for (const math of document.querySelectorAll('mjx-container > mjx-math')) {
+        const around = math.parentElement;
+        if (first(around.parentElement, around)) continue;
+        const {width, height} = math.getBoundingClientRect(), copy = math.cloneNode(false);
+        const box = copy.appendChild(document.createElement('span'));
+        box.style.cssText = `display: inline-block; vertical-align: top;
+            width: ${width}px; height: ${height}px`;
+        swapped.push([math, copy]);
+        for (const read of around.querySelectorAll('mjx-assistive-mml')) {
+            const text = read.cloneNode(false);
+            text.textContent = read.textContent;
+            swapped.push([read, text]);
+        }
+    }
+    swapped.forEach(([part, copy]) => part.replaceWith(copy));
 """
 # without preload axe asks for no style sheet by itself (and gets the address wrong)
 RUN = """
@@ -49,7 +80,7 @@ RUN = """
         if (!within.length) return {violations: []};
         return await axe.run({include: within}, {runOnly: {type, values}, ...options});
     } finally {
-        swapped.forEach(([pre, copy]) => copy.replaceWith(pre));
+        swapped.forEach(([part, copy]) => copy.replaceWith(part));
     }
 """
 
@@ -101,11 +132,12 @@ def visit(
     path: str,
     size: str = "wide",
     scheme: str = "light",
-    formulas: bool = True,
+    alone: str = "",
 ) -> Iterator[Visit]:
     """Opens a page in a context of its own and waits until it has come to rest.
 
-    Most of the time goes into drawing a chapter's formulas; without them it opens at once.
+    Most of the time goes into a chapter's formulas and listings. `alone` selects what is left of
+    the chapter, without formulas; it opens at once.
     """
     width, height = SIZES[size]
     context = browser.new_context(
@@ -114,7 +146,8 @@ def visit(
         reduced_motion="reduce",
     )
     context.set_default_timeout(30_000)
-    if not formulas:
+    if alone:
+        context.add_init_script(f"({ALONE})({json.dumps(alone)})")
         nothing = {"body": "", "content_type": "text/javascript"}
         context.route("**/tex-chtml.js*", lambda route: route.fulfill(**nothing))
     one = Visit(context.new_page(), base)
@@ -201,7 +234,8 @@ def listings(one: Visit) -> list[str]:
 def axe(one: Visit, type: str = "tag", values: Any = WCAG, parts: str = "") -> list[str]:
     """No violation of WCAG 2.2 A and AA that axe can see, on the whole page or in parts of it."""
     one.page.evaluate("scrollTo(0, 0)")  # the header, which stays, may else lie over a control
-    one.page.evaluate(AXE)
+    if not one.page.evaluate("'axe' in window"):
+        one.page.evaluate(AXE)
     asked = f"async ([type, values, parts]) => {{ {ONCE} {RUN} }}"
     found = one.page.evaluate(asked, [type, values, parts])
     return [

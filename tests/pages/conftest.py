@@ -8,9 +8,12 @@ import os
 import shutil
 import sys
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
+import archive
 import numpy as np
 import pytest
 from checks import HTML
@@ -77,3 +80,13 @@ def serve() -> Iterator[Callable[[Path], str]]:
 def book(serve: Callable[[Path], str]) -> str:
     """The address of the built book."""
     return serve(HTML)
+
+
+@pytest.fixture(scope="session")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of the book as a reader has it who unpacked its archive."""
+    folder = tmp_path_factory.mktemp("a böok, offline")
+    with zipfile.ZipFile(archive.pack(HTML, folder)) as held:
+        held.extractall(folder)
+    (unpacked,) = (path for path in folder.iterdir() if path.is_dir())
+    return "file://" + quote(str(unpacked))

@@ -25,39 +25,45 @@ def quizzes(one: checks.Visit) -> list[str]:
     return found
 
 
+# What an item asks and shows, in one look.
+ITEM = """item => ({
+    ...item.dataset,
+    key: [...item.querySelectorAll('.ml-key [data-right]')].map(row => ({...row.dataset})),
+    inputs: [...item.querySelectorAll('input')].map(({type, checked}) => ({type, checked})),
+    said: item.querySelector('[role=status], [aria-live]')?.textContent.trim(),
+})"""
+
+
 def _answer(page: Page, item: Locator, right: bool, by_key: bool) -> str:
     """Answers one item; returns what is wrong with its reaction."""
-    rows = item.locator(".ml-key [data-right]")
-    truth = [rows.nth(i).get_attribute("data-right") == "1" for i in range(rows.count())]
-    said = item.locator("[role=status], [aria-live]").first
-    if item.get_attribute("data-type") == "numeric":
-        low = rows.nth(truth.index(True)).get_attribute("data-low") or "0"
-        high = rows.nth(truth.index(True)).get_attribute("data-high") or low
-        number = (float(low) + float(high)) / 2 if right else float(high) + 12345
+    asked = item.evaluate(ITEM)
+    truth = [row["right"] == "1" for row in asked["key"]]
+
+    def use(part: Locator, key: str) -> None:
+        if by_key:
+            part.focus()
+            page.keyboard.press(key)
+        else:
+            part.click()
+
+    if asked.get("type") == "numeric":
+        row = asked["key"][truth.index(True)]
+        low, high = float(row.get("low") or 0), float(row.get("high") or row.get("low") or 0)
+        number = (low + high) / 2 if right else high + 12345
         item.locator("input").fill(repr(number))
     else:
-        inputs = item.locator("input")
-        for i, good in enumerate(truth):
-            wanted = good if right else i == truth.index(False)
-            box = inputs.nth(i)
-            if box.get_attribute("type") == "radio" and not wanted:
-                continue
-            if box.is_checked() != wanted:
-                if by_key:
-                    box.focus()
-                    page.keyboard.press("Space")
-                else:
-                    box.click()
-            if box.is_checked() != wanted:
-                return "an option cannot be chosen"
-    if by_key:
-        item.locator("button").first.focus()
-        page.keyboard.press("Enter")
-    else:
-        item.locator("button").first.click()
-    if not said.count() or not (said.text_content() or "").strip():
+        wanted = truth if right else [i == truth.index(False) for i in range(len(truth))]
+        for i, good in enumerate(wanted):
+            box = asked["inputs"][i]
+            if box["checked"] != good and (good or box["type"] != "radio"):
+                use(item.locator("input").nth(i), "Space")
+        if [box["checked"] for box in item.evaluate(ITEM)["inputs"]] != wanted:
+            return "an option cannot be chosen"
+    use(item.locator("button").first, "Enter")
+    shown = item.evaluate(ITEM)
+    if not shown.get("said"):
         return "the verdict is not announced"
-    state = item.get_attribute("data-state")
+    state = shown.get("state")
     return "" if state == ("right" if right else "wrong") else f"a wrong verdict: {state}"
 
 

@@ -109,9 +109,12 @@ def opened(
     scheme: str = "light",
     query: str = "",
 ) -> Iterator[Explorable]:
-    """Opens the page of an explorable, goes to it and waits until it has started."""
+    """Opens the page of an explorable, without the chapter around it, once it has started.
+
+    `test_pages` and `test_explore` use it in the whole chapter, too.
+    """
     path = f"book/{name}.html{query}"
-    with checks.visit(browser, base, path, size, scheme, formulas=False) as one:
+    with checks.visit(browser, base, path, size, scheme, alone=".ml-explore") as one:
         found = Explorable(one, base, name)
         found.root.scroll_into_view_if_needed()
         one.page.wait_for_selector(".ml-explore.ml-live", timeout=30_000)

@@ -25,7 +25,7 @@ def test_every_explorable_has_tests_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_can_be_read_without_javascript_and_in_print(
+def test_it_is_read_without_javascript_and_follows_the_page_into_the_dark_and_into_print(
     browser: Browser, book: str, name: str
 ) -> None:
     still = browser.new_context(java_script_enabled=False)
@@ -37,6 +37,10 @@ def test_it_can_be_read_without_javascript_and_in_print(
     with opened(browser, book, name) as one:
         first, lab = one.root.locator(".ml-first"), one.root.locator(".ml-lab")
         assert (first.is_visible(), lab.is_visible()) == (False, True)
+        drawn = one.page.evaluate(f"{FRAME}.turn")
+        checks.recolor(one.visit, "dark")
+        assert one.page.evaluate(f"{FRAME}.turn") > drawn
+        assert not checks.axe(one.visit, "rule", checks.COLORS, ".ml-explore")
         one.page.emulate_media(media="print")
         assert (first.is_visible(), lab.is_visible()) == (True, False)
 
@@ -64,22 +68,6 @@ def test_from_disk_by_keys_with_three_things_to_try(browser: Browser, name: str)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_follows_the_page_into_the_dark(browser: Browser, book: str, name: str) -> None:
-    with opened(browser, book, name) as one:
-        drawn = one.page.evaluate(f"{FRAME}.turn")
-        checks.recolor(one.visit, "dark")
-        assert one.page.evaluate(f"{FRAME}.turn") > drawn
-        assert not checks.axe(one.visit, "rule", checks.COLORS, ".ml-explore")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_its_script_stands_on_the_page_once_and_starts_in_view(
-    browser: Browser, book: str, name: str
-) -> None:
+def test_its_script_stands_on_the_page_once(name: str) -> None:
     html = (HTML / "book" / f"{name}.html").read_text(encoding="utf-8")
     assert html.count("const $kit_frame = (() => {") == 1
-    with checks.visit(browser, book, f"book/{name}.html") as one:
-        box = one.page.locator(".ml-explore").bounding_box()
-        assert box is not None
-        started = one.page.evaluate(f"{FRAME}.started > 0")
-        assert started == (box["y"] < 800 + 300)

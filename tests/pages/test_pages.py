@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import unquote
 
+import archive
 import checks
 import controls
 import picture
@@ -34,19 +36,30 @@ def test_front_page_leads_into_the_book(browser: Browser, book: str) -> None:
     page.close()
 
 
+# An explorable starts when it comes near, not before.
+EXPLORABLES = """[...document.querySelectorAll('.ml-explore')].map(e => ({
+    started: e.explore.started > 0,
+    near: e.getBoundingClientRect().top < innerHeight + 300,
+}))"""
+
+
 @pytest.mark.parametrize("size", checks.SIZES)
 @pytest.mark.parametrize("path", PAGES)
-def test_page(browser: Browser, book: str, path: str, size: str) -> None:
+def test_page(browser: Browser, book: str, disk: str, path: str, size: str) -> None:
     """As it opens, with every control used, with every folded part open, and in the other scheme.
 
     Axe takes longest. It sees the whole page once all is open; before that, and in the other
-    scheme, what may look otherwise there. Each width begins with a scheme of its own.
+    scheme, what may look otherwise there. Each width begins with a scheme of its own. The wide
+    page comes from a server, the narrow one from the archive that is read offline.
     """
     first, second = SCHEMES if size == "wide" else reversed(SCHEMES)
-    with checks.visit(browser, book, path, size, first) as one:
-        assert not checks.faults(one, checks.SHUT) + checks.weight(one)
+    with checks.visit(browser, book if size == "wide" else disk, path, size, first) as one:
+        assert not checks.faults(one, checks.SHUT)
+        if size == "wide":
+            assert not checks.weight(one)
         if size == "wide" and path in NOTEBOOKS:
             assert not checks.listings(one)
+            assert not [e for e in one.page.evaluate(EXPLORABLES) if e["started"] != e["near"]]
         if path in CHAPTERS:
             assert not controls.used(one)
             controls.unfold(one)
@@ -102,13 +115,6 @@ def test_a_click_searches_the_page_twice_at_most(browser: Browser, book: str) ->
         one.page.locator(".dropdown-menu.show").wait_for(state="hidden")
 
 
-@pytest.mark.parametrize("path", CHAPTERS)
-def test_page_from_disk(browser: Browser, path: str) -> None:
-    with checks.visit(browser, "file://" + quote(str(HTML)), path) as one:
-        found = checks.faults(one, (checks.requests, checks.errors, checks.math))
-        assert not found + controls.used(one)
-
-
 def dead(html: str) -> list[str]:
     """The links of a page's quiz that lead to no page."""
     links = re.findall(r'class="ml-more">Read more: <a href="([^"#]+)', html)
@@ -160,10 +166,62 @@ def test_readme_shows_the_picture_of_the_introduction() -> None:
     assert stored == drawn, "run `python tools/picture.py`"
 
 
-def test_search_finds_a_word(browser: Browser, book: str) -> None:
-    with checks.visit(browser, book, "search.html?q=memory") as one:
-        one.page.wait_for_selector("#search-results li")
+@pytest.mark.parametrize("place", ["book", "disk"])
+def test_search_finds_a_word(browser: Browser, place: str, request: pytest.FixtureRequest) -> None:
+    base = request.getfixturevalue(place)
+    with checks.visit(browser, base, "search.html?q=memory") as one:
+        one.page.wait_for_selector("#search-results li:nth-child(10)")
         assert not checks.faults(one)
+
+
+# ---- The archive that is read offline ----
+
+
+def test_the_start_page_leads_into_the_book(browser: Browser, disk: str) -> None:
+    start = re.sub("<meta http-equiv.*>", "", (unpacked(disk) / archive.START).read_text("utf-8"))
+    page = browser.new_page()
+    page.goto(f"{disk}/{archive.START}", wait_until="commit")
+    page.wait_for_url("**/book/intro.html")
+    page.set_content(start)
+    assert page.get_by_role("link").get_attribute("href") == archive.FIRST
+    page.close()
+
+
+def test_all_of_the_archive_is_the_book_and_links_stay_inside(disk: str) -> None:
+    folder = unpacked(disk)
+    assert {p.relative_to(folder).as_posix() for p in folder.rglob("*.html")} == {
+        archive.START, "index.html", *PAGES,
+    }  # fmt: skip
+    private = [f"{setup_cell.ROOT}/", f"{HTML}/"]
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        assert path.suffix in SUFFIXES, path
+        text = path.read_bytes().decode("utf-8", errors="ignore")
+        assert [word for word in private if word in text] == [], path
+        if path.suffix == ".html":
+            assert missing(path, text) == [], path
+
+
+SUFFIXES = {
+    ".css", ".html", ".inv", ".ipynb", ".js", ".md", ".png", ".svg", ".ttf", ".txt", ".woff",
+    ".woff2",
+}  # fmt: skip
+
+
+def unpacked(address: str) -> Path:
+    return Path(unquote(address.removeprefix("file://")))
+
+
+def missing(page: Path, html: str) -> list[str]:
+    """The files that a page names and that are not there."""
+    named = r'<(?:a|img|link|script)\s[^>]*?(?:href|src)="(?!\w+:|#)([^"#?]+)'
+    found = re.findall(named, html)
+    return [name for name in found if not (page.parent / unquote(unescape(name))).is_file()]
+
+
+def test_a_link_to_nothing_is_found(tmp_path: Path) -> None:
+    (tmp_path / "one.html").write_text("")
+    html = '<a href="one.html#x">1</a><img src="two.png?v=1"><a href="https://example.org">3</a>'
+    assert missing(tmp_path / "one.html", html) == ["two.png"]
 
 
 # ---- The gates catch what they are for ----
@@ -299,15 +357,30 @@ def test_a_good_page_passes_every_gate(
         assert not [fault for gate, _, _ in PLANTED.values() for fault in gate(one)]
 
 
-def test_axe_sees_one_token_of_each_look_and_leaves_the_listing_as_it_was(
-    browser: Browser, serve: Callable[[Path], str], tmp_path: Path
+FORMULA = """<p><mjx-container style="display:inline-block"><mjx-math aria-hidden=true
+style="display:inline-block"><b style="display:inline-block;width:2000px">x</b></mjx-math>
+<mjx-assistive-mml><i>x</i></mjx-assistive-mml></mjx-container></p>"""
+
+
+@pytest.mark.parametrize(
+    ("body", "parts", "left"),
+    [
+        (LISTING.format("<span class=k>if</span> <span class=n>a</span> " * 500), "pre span", 2),
+        (LISTING.format("<span id=l1><span class=k>if</span> a</span>\n" * 99), "pre span", 100),
+        (FORMULA * 99, "mjx-math b, mjx-assistive-mml i", 2),
+    ],
+)
+def test_axe_sees_one_part_of_each_look_and_leaves_the_page_as_it_was(
+    browser: Browser, serve: Callable[[Path], str], tmp_path: Path, body: str, parts: str, left: int
 ) -> None:
-    tokens = "<span class=k>if</span> <span class=n>a</span> " * 500
-    (tmp_path / "code.html").write_text(BODY.format(LISTING.format(tokens)), encoding="utf-8")
+    (tmp_path / "code.html").write_text(BODY.format(body), encoding="utf-8")
     with checks.visit(browser, serve(tmp_path), "code.html") as one:
-        count = "document.querySelectorAll('.highlight span').length"
-        seen = one.page.evaluate(f"() => {{ {checks.ONCE} return {count} }}")
-        assert seen == 2
+        look = f"""[document.querySelectorAll('{parts}').length, [
+            document.documentElement.scrollHeight,
+            ...[...document.querySelectorAll('mjx-container')].map(part => part.scrollWidth)]]"""
+        before = one.page.evaluate(look)
+        seen = one.page.evaluate(f"() => {{ {checks.ONCE} return {look} }}")
+        assert seen == [left, before[1]]
         one.page.reload()
         before = one.page.content()
         assert not checks.axe(one)

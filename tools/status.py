@@ -1,0 +1,61 @@
+"""Writes what the built pages cost and weigh into results/status.json: `make status`.
+
+The page *Status* shows it. It is a record of one build on one machine, and written by nothing else,
+so two builds of one checkout are the same: no notebook and no record depends on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import reading
+
+from experiments import files, records
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORD = ROOT / "results" / "status.json"
+STACK = ("jupyter-book", "sphinx", "sphinx-book-theme", "matplotlib")
+
+
+def page(path: Path, costs: dict[str, Any]) -> dict[str, Any]:
+    """What one page is: its bytes, and of a notebook the CPU seconds and the reading time."""
+    content, name = path.read_bytes(), path.stem
+    squeezed = len(gzip.compress(content, mtime=0))
+    found: dict[str, Any] = {"bytes": len(content), "gzip": squeezed}
+    if name in costs:
+        found["cpu"] = round(costs[name]["cpu"], 1)
+        found["megabytes"] = round(costs[name]["megabytes"])
+        found["minutes"] = reading.time(reading.load(name))
+    return found
+
+
+def measure(work: Path, out: Path) -> dict[str, Any]:
+    """The record of a build: scratch files in `work`, pages in `out`."""
+    pages = sorted((out / "book").glob("*.html"))
+    executed = work / "executed.json"
+    if not pages or not executed.exists():
+        raise FileNotFoundError(f"{out} must hold the built book; run `make book` first")
+    costs = json.loads(executed.read_text(encoding="utf-8"))
+    here = records.here()
+    here["versions"] |= {name: version(name) for name in STACK}
+    return here | {"pages": {path.stem: page(path, costs) for path in pages}}
+
+
+def main() -> None:
+    """Parses the command line, and writes the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=ROOT / ".build")
+    parser.add_argument("--out", type=Path, default=ROOT / "_build" / "html")
+    options = parser.parse_args()
+    found = measure(options.work, options.out)
+    files.write(RECORD, (json.dumps(found, indent=1) + "\n").encode())
+    print(f"{len(found['pages'])} pages measured, recorded in {RECORD.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
