@@ -19,8 +19,8 @@ export COVERAGE_FILE := $(OUT)/.build/coverage
 export HYPOTHESIS_STORAGE_DIRECTORY := $(OUT)/.build/hypothesis
 export MEMLIB_PAGES := $(OUT)/_build/html
 .DEFAULT_GOAL := help
-.PHONY: help environment book lab test fast extras pages zip notebooks numbers serve tidy lint reproduce \
-	status bench gpu twice links address lock lowest release clean
+.PHONY: help environment book lab test fast extras pages zip notebooks numbers serve tidy lint \
+	reproduce status bench gpu twice links address lock lowest release clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10

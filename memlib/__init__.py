@@ -17,11 +17,13 @@ from memlib.memn2n import MemN2N, position_encoding
 from memlib.ntm import NTM, NTMCell, NTMState
 from memlib.store import (
     DurableStore,
+    Engine,
     Looks,
     MemorizingAttention,
     Recollection,
     Store,
     knn_lm,
+    retrieve,
 )
 from memlib.transformer import Decoder, FeedForward, KVCache, MemoryAttention, SegmentMemory
 
@@ -35,6 +37,7 @@ __all__ = [
     "DNCState",
     "Decoder",
     "DurableStore",
+    "Engine",
     "FastWeights",
     "FeedForward",
     "Gates",
@@ -66,6 +69,7 @@ __all__ = [
     "position_encoding",
     "programs",
     "read",
+    "retrieve",
     "sharpen",
     "shift",
     "similarity",

@@ -17,7 +17,7 @@ from memlib.transformer import accumulate, heavy_hitters, looked_at, sinks, wind
 
 WORDS = frozenset({"tokens", "story", "question", "lengths", "mask"})
 ALONE = {  # named by no case
-    "DNCState", "DurableStore", "Looks", "NeuralState", "Recollection", "default_device",
+    "DNCState", "DurableStore", "Engine", "Looks", "NeuralState", "Recollection", "default_device",
     "programs",
 }  # fmt: skip
 
@@ -103,6 +103,17 @@ def _store(like: Tensor, **options: Any) -> memlib.Store:
     )
 
 
+class Lent:
+    """A store as an engine."""
+
+    def __init__(self, store: memlib.Store) -> None:
+        self.store, self.measure = store, store.measure
+
+    def search(self, query: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        ids, _ = self.store.address(query, k)
+        return ids, *self.store.get(ids)
+
+
 def _recall(_: nn.Module, query: Tensor, keys: Tensor, values: Tensor, strength: Tensor) -> Any:
     store = _store(keys)
     ids = store.add(keys, values)
@@ -111,7 +122,8 @@ def _recall(_: nn.Module, query: Tensor, keys: Tensor, values: Tensor, strength:
     found, weights = store.address(query, 2, strength=strength)
     value = store.read(query, 2, strength=strength)
     every = store.read(query, int(store.lengths.max()), strength=strength)
-    return value, every, found, weights, *store.get(ids[:, :1]), store.lengths
+    lent = memlib.retrieve(query, Lent(store), 2, strength=strength)
+    return value, every, lent, found, weights, *store.get(ids[:, :1]), store.lengths
 
 
 def _language(

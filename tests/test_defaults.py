@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from devices import Lent
 from torch import nn
 from torch.testing import assert_close
 
@@ -168,6 +169,7 @@ CALLS = {
     "address": lambda **o: memlib.address(x, x, **o),
     "attend": lambda **o: memlib.attend(x, x, x, **o),
     "matrix_memory": lambda **o: memlib.matrix_memory(x[:, None], x[:, None], x[:, None], **o)[0],
+    "retrieve": lambda **o: memlib.retrieve(x, Lent(store()), 2, **o),
     "knn_lm": lambda **o: memlib.knn_lm(x, x, texts(), 2, **o),
     "position_encoding": lambda **o: memlib.position_encoding(3, 4, **o),
     "similarity": lambda **o: memlib.similarity(x, x, **o),

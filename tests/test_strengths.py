@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from devices import Lent
 from torch import nn
 from torch.testing import assert_close
 
@@ -64,6 +65,7 @@ USES = {
     "Store.address": (lambda s: stored().address(query, 2, strength=s)[1], (B, L)),
     "Store.read": (lambda s: stored().read(query, 2, strength=s), (B, L)),
     "Store.read-all": (lambda s: stored().read(query, N, strength=s), (B, L)),
+    "retrieve": (lambda s: memlib.retrieve(query, Lent(stored()), 2, strength=s), (B, L)),
     "knn_lm-strength": (
         lambda s: memlib.knn_lm(logits, query, stored(torch.long), 3, strength=s), (B, L)
     ),

@@ -1,15 +1,18 @@
 """A memory larger than the model: searched, changed by ids, kept in files."""
 
 from memlib.store.durable import DurableStore
+from memlib.store.engine import Engine, retrieve
 from memlib.store.knn_lm import knn_lm
 from memlib.store.memorizing import Looks, MemorizingAttention, Recollection
 from memlib.store.store import Store
 
 __all__ = [
     "DurableStore",
+    "Engine",
     "Looks",
     "MemorizingAttention",
     "Recollection",
     "Store",
     "knn_lm",
+    "retrieve",
 ]

@@ -22,6 +22,8 @@ NOT_OF_NUMBERS = {  # what makes, keeps or only moves numbers, and why it has no
     "Looks": "a tuple of tensors",
     "Recollection": "a tuple of tensors",
     "DurableStore": "a Store, whose pairs are kept as they are",
+    "Engine": "what somebody else runs",
+    "retrieve": "one call of attend, with its bound",
     "SegmentMemory": "keeps inputs as they are",
     "KVCache": "keeps keys and values as they are",
     "NTM": "a sequence of steps of NTMCell: the deviation is recorded, not bounded",

@@ -216,6 +216,21 @@ def stores(wanted: bool = True) -> None:
     assert_type(memlib.knn_lm(torch.ones(2, 3, 9), query, texts, 2, mix=strength), Tensor)
 
 
+class Lent:
+    def search(self, query: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        ids, _ = Store(4).address(query, k)
+        return ids, *Store(4).get(ids)
+
+
+def engines(wanted: bool = True) -> None:
+    engine: memlib.Engine = Lent()
+    assert_type(memlib.retrieve(query, engine, 2, strength=strength), Tensor)
+    read = memlib.retrieve(query, engine, 2, measure="cosine", need_weights=True)
+    assert_type(read, tuple[Tensor, Tensor, Tensor])
+    either = memlib.retrieve(query, engine, 2, need_weights=wanted)
+    assert_type(either, Tensor | tuple[Tensor, Tensor, Tensor])
+
+
 def files(path: Path) -> None:
     Store(4).save(path)
     assert_type(Store.open(path, width=4), Store)
