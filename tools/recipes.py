@@ -105,7 +105,7 @@ def public(module: str) -> frozenset[str]:
 
 def faults(recipe: Recipe) -> list[str]:
     """What is wrong with the form of a recipe."""
-    lines = recipe.code.splitlines()
+    lines = [line for line in recipe.code.splitlines() if line.strip()]
     found = [f"has {len(lines)} lines; must have at most {LINES}"] * (len(lines) > LINES)
     wide = [line for line in lines if len(line) > COLUMNS]
     found += [f"has {len(line)} columns, at most {COLUMNS}: {line}" for line in wide]
