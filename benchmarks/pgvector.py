@@ -3,8 +3,8 @@
 Keys, values and queries come from N(0, I), without clusters: the hardest case for a graph. The k
 nearest by the dot product are read for all queries at once: by `memlib.Store`, by the table without
 its index, and over its graph at each effort (``hnsw.ef_search``). Recall is the share of the exact
-k that is found. All ways run in turn, and medians of the time on the clock are compared. The server is
-started for this, on the same machine, with settings that a real one would not have: nothing is
+k that is found. All ways run in turn, and medians of the time on the clock are compared. The server
+is started for this, on the same machine, with settings that a real one would not have: nothing is
 synced.
 
 Needs what `make extras` installs: ``.build/extras/bin/python -m benchmarks pgvector``.
