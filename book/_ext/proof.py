@@ -18,7 +18,7 @@ MARK = re.compile(r"<!-- proof: (\w+) -->")
 
 def made() -> dict[str, Callable[[Path], str]]:
     """What there is, by the name of its mark: functions of the folder of the records."""
-    from book._ext import measured, reproduced
+    from book._ext import measured, reproduced, stores
 
     return {
         "counts": reproduced.counts,
@@ -32,6 +32,8 @@ def made() -> dict[str, Callable[[Path], str]]:
         "pages": measured.pages,
         "explorables": measured.explorables,
         "states": measured.states,
+        "durable": stores.durable,
+        "pgvector": stores.pgvector,
     }
 
 
