@@ -29,7 +29,7 @@ import guard
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-LINES, COLUMNS, SECONDS = 15, 72, 60
+LINES, COLUMNS, SECONDS = 15, 72, 200
 FORM = re.compile(
     r"(?P<notes>(?:^%[^\n]*\n)*)^```python\n(?P<code>.*?)^```$(?:\s*^```text\n(?P<said>.*?)^```$)?",
     re.M | re.S,
@@ -159,7 +159,7 @@ def run(recipe: Recipe) -> str:
     """What a recipe prints.
 
     Raises:
-        RuntimeError: it raised, warned, or took longer than a minute.
+        RuntimeError: it raised, warned, or took longer than SECONDS.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
