@@ -5,10 +5,12 @@ from memlib.store.durable import DurableStore
 from memlib.store.engine import Engine, retrieve
 from memlib.store.knn_lm import knn_lm
 from memlib.store.memorizing import Looks, MemorizingAttention, Recollection
+from memlib.store.networks import NETWORKS, read_cost
 from memlib.store.sharded import ShardedStore
 from memlib.store.store import Store
 
 __all__ = [
+    "NETWORKS",
     "DurableStore",
     "Engine",
     "Looks",
@@ -18,5 +20,6 @@ __all__ = [
     "Store",
     "attend_sharded",
     "knn_lm",
+    "read_cost",
     "retrieve",
 ]

@@ -14,13 +14,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.testing import assert_close
 
 from memlib import MEASURES, ShardedStore, Store, attend, attend_sharded
-from memlib.store import shards
+from memlib.store import read_cost, shards
 
 SIZES = (1, 2, 3)
 Case = Callable[[Any, int, int, Path], None]
@@ -559,3 +560,29 @@ def durable_shards(group: Any, rank: int, size: int, place: Path) -> None:
         raises(ValueError, f"must be opened by {size} ranks", lambda: ShardedStore.open(
             place, group=fewer, durable=True))  # fmt: skip
     dist.barrier(group)
+
+
+# What is sent
+
+
+@case
+def a_read_costs_what_was_worked_out(group: Any, rank: int, size: int, _: Path) -> None:
+    store, keys, _values = filled(group, dtype=torch.float32)
+    sent = {"messages": 0.0, "bytes sent": 0.0}
+
+    def counted(rounds: int, collective: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def call(part: Tensor) -> Tensor:  # by a ring
+            sent["messages"] += rounds * (size - 1)
+            share = (size - 1) / (1 if rounds == 1 else size)
+            sent["bytes sent"] += rounds * share * part.numel() * part.element_size()
+            return collective(part)
+
+        return call
+
+    ranks: Any = store._ranks
+    ranks.stack, ranks.sum = counted(1, ranks.stack), counted(2, ranks.sum)
+    for k in (4, None):
+        sent |= dict.fromkeys(sent, 0.0)
+        store.read(keys[:, :5], k or 20)
+        cost = read_cost(20, 4, 3, size, queries=5, k=k)
+        assert {name: cost[name] for name in sent} == pytest.approx(sent)

@@ -2,6 +2,10 @@
 
 import multiprocessing
 import os
+import re
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +13,7 @@ import pytest
 import torch
 
 from memlib import ShardedStore, Store
-from memlib.store import shards
+from memlib.store import NETWORKS, read_cost, shards
 from tests.store import sharding
 
 
@@ -82,6 +86,49 @@ def test_with_one_rank_it_is_its_shard(tmp_path):
     again = ShardedStore.open(tmp_path)
     assert torch.equal(again.read(keys, 9), exact.read(keys, 9))
     assert os.listdir(tmp_path) == ["save-1.0-of-1.safetensors"]
+
+
+def test_the_cost_is_by_hand_that_of_four_ranks():
+    cost = read_cost(10, 2, 3, 4, queries=5, k=7, network=(1e6, 1e-3))
+    assert cost["bytes held"] == 3 * (4 * (2 + 3) + 8)  # three of ten pairs, and their ids
+    assert cost["messages"] == 3 + 3 + 2 * 3  # two rounds to tell, one to add up
+    assert cost["bytes sent"] == 3 * (40 + 5 * 7 * 12) + 2 * 3 / 4 * 5 * 3 * 4
+    assert cost["seconds"] == pytest.approx(12e-3 + cost["bytes sent"] / 1e6)
+    assert read_cost(10, 2, 3, 1)["seconds"] == 0
+    for network in NETWORKS.values():  # what is sent does not depend on the number of pairs
+        few, many = (read_cost(n, 64, 64, 8, k=32, network=network) for n in (10**6, 10**9))
+        assert few["seconds"] == many["seconds"]
+    with pytest.raises(ValueError, match="ranks must be at least 1; got 0"):
+        read_cost(10, 2, 3, 0)
+
+
+@pytest.mark.slow
+def test_the_script_of_the_guide_prints_the_same_under_torchrun(tmp_path):
+    page = Path(__file__).parents[2] / "book" / "systems.md"
+    if not page.exists():
+        pytest.skip("the source archive holds no book")
+    found = re.search(
+        r"```python\n(import os\n.*?RANK.*?)```\s*```text\n(.*?)```", page.read_text(), re.S
+    )
+    script = tmp_path / "store.py"
+    script.write_text(found[1])
+    where = {"PYTHONPATH": os.pathsep.join(sys.path), "GLOO_SOCKET_IFNAME": "lo"}
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    run += ["--master-addr", "127.0.0.1", "--master-port", str(_free()), str(script)]
+    for command in ([sys.executable, str(script)], run):
+        said = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=120,
+            env=os.environ | where,
+        )  # fmt: skip
+        assert said.returncode == 0, said.stderr
+        assert said.stdout == found[2]
+
+
+def _free() -> int:
+    """A port that nobody uses."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 def test_a_folder_without_a_save(tmp_path: Path):
