@@ -20,7 +20,7 @@ PARTS = ("Gates", "Looks", "Recollection", "KeyValueState", "NTMState", "DNCStat
 
 MADE_BY = {  # how a page speaks of those that it doesn't name
     "SegmentMemory": "segment_memory", "DurableStore": "durable=True", "KVCache": "cache",
-    "ShardedStore": "several machines", "Engine": "retrieve",
+    "Engine": "retrieve",
 }  # fmt: skip
 
 
