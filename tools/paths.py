@@ -17,6 +17,7 @@ ROW = re.compile(r"^\| (?P<what>[^|]*\S) \|(?P<time>[^|]*)\|(?P<rest>.*)$", re.M
 LINK = re.compile(r"\]\((?P<file>[\w/]+\.(?:ipynb|md))(?:#(?P<place>[\w-]+))?\)")
 EXERCISE = re.compile(r"^#+ Exercise \d.*\b(\d+) minutes\)", re.M)
 HEAD, TOGETHER = "Time", "together"
+THIN = "\N{NARROW NO-BREAK SPACE}"  # between a number and its unit
 
 
 def cells(path: Path) -> list[reading.Cell]:
@@ -68,7 +69,8 @@ def minutes(what: str) -> int:
 def said(total: int) -> str:
     """A time as a table shows it."""
     hours, rest = divmod(total, 60)
-    return " ".join([f"{hours} h"] * bool(hours) + [f"{rest} min"] * bool(rest))
+    parts = [f"{hours}{THIN}h"] * bool(hours) + [f"{rest}{THIN}min"] * bool(rest)
+    return " ".join(parts)
 
 
 def page(text: str) -> str:

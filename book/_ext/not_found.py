@@ -1,21 +1,25 @@
 """404.html, the page that a host shows where there is none: the search, and the contents.
 
-It is served at the address that was asked for, however deep; so it looks for the book in the
-folders above, and all of its links are of the folder where it finds it. From a disk it is a page.
+It is served at the address that was asked for, however deep, so it brings all that it is made of,
+and looks for the book in the folders above: its links are of the folder where it finds it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
-from typing import Any
+from pathlib import Path
 
 from sphinx.application import Sphinx
 
-# Before anything of the page is asked for. The address may be //another.host/..: it is one of ours
-# with the origin before it. What links to a place on this page must not lead into that folder.
-BASE = """
+# The address may be //another.host/...: with the origin before it, it is a folder of ours.
+SCRIPT = """
 {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const color = () => { document.documentElement.dataset.theme = dark.matches ? "dark" : "light"; };
+  dark.addEventListener("change", color);
+  color();
+
   const isThere = folder => {
     const asked = new XMLHttpRequest();
     asked.open("HEAD", `${folder}searchindex.js`, false);
@@ -29,42 +33,65 @@ BASE = """
     const base = document.createElement("base");
     base.href = found;
     document.head.prepend(base);
-    addEventListener("DOMContentLoaded", () => {
-      const [here] = location.href.split("#");
-      for (const link of document.querySelectorAll('a[href^="#"]'))
-        link.href = here + link.getAttribute("href");
-    });
   }
 }
 """
-BODY = """
-<section id="not-found">
+STYLE = """
+body { margin: 0 auto; max-width: 46rem; padding: 1rem; font: 17px/1.7 var(--pst-font-family-base);
+  color: var(--ml-ink); background: var(--ml-ground); }
+a { color: var(--ml-accent); }
+a:hover { color: var(--ml-link-hover); }
+h1, h2 { line-height: 1.2; }
+h2 { font-size: 1.1rem; }
+ul { padding-left: 1.2rem; }
+input, button { font: inherit; padding: 0.3rem 0.7rem; color: inherit;
+  background: var(--ml-surface); border: 1px solid var(--ml-muted);
+  border-radius: var(--ml-radius); }
+"""
+PAGE = """\
+<!DOCTYPE html>
+<html lang="en" data-theme="light"><head><meta charset="utf-8">
+<title>Page not found — {title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="robots" content="noindex">
+<link rel="icon" href="data:,">
+<script>{script}</script>
+<style>{style}</style></head>
+<body><header><a href="{start}.html">{title}</a></header>
+<main>
 <h1>This page is not here</h1>
 <p>Its address may have been written wrongly, or it has moved. Search the book for what it was
 about, or go on from the contents.</p>
-<form class="bd-search d-flex align-items-center" action="search.html" method="get">
-<i class="fa-solid fa-magnifying-glass"></i>
-<input type="search" class="form-control" name="q" placeholder="Search" aria-label="Search">
+<form action="search.html" role="search">
+<input type="search" name="q" aria-label="Search the book"> <button>Search</button>
 </form>
+<nav aria-label="Contents">
 {contents}
-</section>
+</nav>
+</main></body></html>
 """
 
 
-def page(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """The page, for Sphinx to dress as it dresses all others."""
-    script = f"<script>{' '.join(BASE.split())}</script>"
-    body = BODY.format(contents="\n".join(contents(app)))
-    yield "404", {"title": "Page not found", "metatags": script, "body": body}, "page.html"
+def write(app: Sphinx, error: Exception | None) -> None:
+    """Writes the page at the root of the built book, where hosts look for it."""
+    if error or app.builder.format != "html":
+        return
+    look = Path(__file__).parents[1] / "_static" / "book.css"
+    text = PAGE.format(
+        title=escape(app.config.html_title),
+        script=SCRIPT,
+        style=look.read_text(encoding="utf-8") + STYLE,
+        start=app.env.external_site_map.root.docname,
+        contents="\n".join(contents(app)),
+    )
+    Path(app.outdir, "404.html").write_text(text, encoding="utf-8")
 
 
 def contents(app: Sphinx) -> Iterator[str]:
-    """The parts of the book with links to their pages."""
-    root = app.env.external_site_map.root
-    yield f"<ul>{_link(app, root.docname)}</ul>"
-    for part in root.subtrees:
+    """The parts of the book, with links to their pages."""
+    for part in app.env.external_site_map.root.subtrees:
         links = "".join(_link(app, str(name)) for name in part.items)
-        yield f"<h2>{escape(part.caption or 'Contents')}</h2>\n<ul>{links}</ul>"
+        yield f"<h2>{escape(part.caption)}</h2>\n<ul>{links}</ul>"
 
 
 def _link(app: Sphinx, name: str) -> str:
@@ -73,5 +100,5 @@ def _link(app: Sphinx, name: str) -> str:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Registers the page."""
-    app.connect("html-collect-pages", page)
+    app.connect("build-finished", write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,1 +1,1 @@
-"""Other people's packages, each an extra of its own and imported only where it is asked for."""
+"""memlib in other people's systems, each an extra that is imported where it is used."""
