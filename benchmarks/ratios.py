@@ -6,7 +6,7 @@ are of, and what was changed from row to row. A ratio above 1 is memlib's lead; 
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
@@ -141,6 +141,9 @@ COMPARED = {
             "{}",
         ),
     ),
+    "pretrained": (
+        replace(_DECODE, ours={"memlib": "`MemoryCache`"}, settings=("model", "batch", "tokens")),
+    ),
     "ntm": (
         Compared(
             "copy",
@@ -154,6 +157,8 @@ COMPARED = {
 READS = {"exact": "`Store`, exact", "ivf": "`Store`, IVF", "hnsw": "`Store`, HNSW"}
 ASIDE = {  # records that compare memlib with nothing that a user would pick instead
     "before": "memlib before and after a change",
+    "durable": "what a folder that survives costs; on the page In your own system",
+    "pgvector": "what a database misses, and takes; on the page In your own system",
     "explore": "how the explorables feel; on the page Status",
     "import_time": "what importing takes; on the page Status",
 }

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from book._ext import measured
+from book._ext import measured, stores
 from book._ext.tables import SHORT, broken, cited, counted, ordered, table, titled
 from experiments import cache_bytes, claims, records, reproduce
 from experiments.claims import Claim, Side
@@ -130,6 +130,8 @@ MADE: dict[str, Callable[[Path], str]] = {
     "pages": measured.pages,
     "explorables": measured.explorables,
     "states": measured.states,
+    "durable": stores.durable,
+    "pgvector": stores.pgvector,
 }
 
 
