@@ -141,9 +141,6 @@ COMPARED = {
             "{}",
         ),
     ),
-    "pretrained": (
-        replace(_DECODE, ours={"memlib": "`MemoryCache`"}, settings=("model", "batch", "tokens")),
-    ),
     "ntm": (
         Compared(
             "copy",
@@ -151,6 +148,14 @@ COMPARED = {
             {"floor": "an LSTM cell and a linear layer, with no memory at all"},
             ("batch",),
             "a copy task, forward and backward",
+        ),
+    ),
+    "pretrained": (
+        replace(
+            _DECODE,
+            ours={"memlib": "`MemoryCache`"},
+            settings=("model", "batch", "tokens"),
+            task="decoding one token with a whole model",
         ),
     ),
 }
