@@ -185,10 +185,10 @@ COMPARED = {
     ),
     "pretrained": Compared(
         _rows,
-        {"memlib": "`MemoryCache` in a model of transformers"},
+        {"memlib": "`MemoryCache`"},
         {"dynamic": DYNAMIC, "static": STATIC},
         ("model", "batch", "tokens"),
-        "decoding one token through all layers",
+        "decoding one token with a whole model",
     ),
     "store": Compared(
         _queries,
