@@ -150,6 +150,15 @@ COMPARED = {
             "a copy task, forward and backward",
         ),
     ),
+    "sharded": (
+        Compared(
+            "rows",
+            {"parts": "`ShardedStore`, a process for each part"},
+            {"threads": "`Store` in one process of as many threads"},
+            ("processes", "read"),
+            "one read of a million pairs",
+        ),
+    ),
 }
 READS = {"exact": "`Store`, exact", "ivf": "`Store`, IVF", "hnsw": "`Store`, HNSW"}
 ASIDE = {  # records that compare memlib with nothing that a user would pick instead
