@@ -8,7 +8,7 @@ from experiments import records
 
 NAMES = ("attend", "import_time", "ntm", "memn2n", "dnc", "store", "decode")
 NAMES += ("pretrained", "forget", "fast_weights", "durable", "sharded")
-KNOWN = (*NAMES, "gpu", "before", "explore")  # the last three only where they are asked for
+KNOWN = (*NAMES, "gpu", "before", "explore", "pgvector")  # the last only where they are asked for
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)

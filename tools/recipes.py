@@ -20,16 +20,18 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
 from unittest.mock import patch
 
 import guard
+import postgres
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-LINES, COLUMNS, SECONDS = 15, 72, 60
+LINES, COLUMNS, SECONDS = 15, 72, 200
 FORM = re.compile(
     r"(?P<notes>(?:^%[^\n]*\n)*)^```python\n(?P<code>.*?)^```$(?:\s*^```text\n(?P<said>.*?)^```$)?",
     re.M | re.S,
@@ -159,13 +161,16 @@ def run(recipe: Recipe) -> str:
     """What a recipe prints.
 
     Raises:
-        RuntimeError: it raised, warned, or took longer than a minute.
+        RuntimeError: it raised, warned, or took longer than SECONDS.
     """
-    with tempfile.TemporaryDirectory() as name:
+    server: AbstractContextManager[dict[str, str]] = nullcontext({})
+    if "pgvector" in recipe.needs:
+        server = postgres.server()
+    with tempfile.TemporaryDirectory() as name, server as settings:
         folder = Path(name)
         (folder / "empty").mkdir()
         (folder / "recipe.py").write_text(recipe.code, encoding="utf-8")
-        process = _context().Process(target=_child, args=(folder, bool(recipe.needs)))
+        process = _context().Process(target=_child, args=(folder, bool(recipe.needs), settings))
         process.start()
         process.join(SECONDS)
         if process.is_alive():
@@ -177,8 +182,9 @@ def run(recipe: Recipe) -> str:
     return said
 
 
-def _child(folder: Path, optional: bool) -> None:
+def _child(folder: Path, optional: bool, settings: dict[str, str]) -> None:
     guard.block()
+    os.environ.update(settings)
     for number, name in ((1, "said"), (2, "errors")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     os.chdir(folder / "empty")

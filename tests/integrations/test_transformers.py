@@ -7,8 +7,10 @@ import doctest
 import functools
 import gc
 import importlib
+import inspect
 import itertools
 import pkgutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -383,6 +385,14 @@ def test_other_mistakes_are_named() -> None:
         model(ids, attention_mask=mask, cache=cache)
         with pytest.raises(ValueError, match="got those of 0 of 12: is the cache attached"):
             model(ids[:, :1], cache=cache)
+
+
+def test_the_api_page_writes_its_signature() -> None:
+    """The book is built without the package, so the page can't find it out."""
+    page = (Path(__file__).parents[2] / "book/api_models.md").read_text(encoding="utf-8")
+    parameters = inspect.signature(MemoryCache).parameters.values()
+    bare = inspect.Signature([p.replace(annotation=inspect.Parameter.empty) for p in parameters])
+    assert f":: MemoryCache{bare}\n" in page
 
 
 @pytest.mark.parametrize("name", [m.name for m in pkgutil.iter_modules(ours.__path__)])
