@@ -182,6 +182,13 @@ COMPARED = {
         ("slots", "queries"),
         "a read of the nearest 32",
     ),
+    "sharded": Compared(
+        _rows,
+        {"parts": "`ShardedStore`, a process for each part"},
+        {"threads": "`Store` in one process of as many threads"},
+        ("processes", "read"),
+        "one read of a million pairs",
+    ),
 }
 ASIDE = {  # records that compare memlib with nothing that a user would pick instead
     "before": "memlib before and after a change",
