@@ -1,18 +1,18 @@
 """Recorded timings as ratios: the time of what a user would pick instead, over memlib's.
 
-Each benchmark records its figures in its own form; `COMPARED` says where the times are, what they
-are of, and what was changed from row to row. A ratio above 1 is memlib's lead; below 1 it loses.
+Each benchmark records its figures in its own form; `COMPARED` says how to come to rows of times,
+what they are of, and what was changed from row to row. One that is neither there nor in `ASIDE`
+fails a test. A ratio above 1 is memlib's lead; below 1 it loses.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
 from experiments import records
-from experiments.claims import take
 
 
 @dataclass(frozen=True)
@@ -20,20 +20,18 @@ class Compared:
     """What a benchmark compares.
 
     Attributes:
-        rows: where its rows are, a path into the figures; empty for the figures themselves.
+        rows: makes rows of its figures, each with a time ``WAY_ms`` of every way.
         ours: memlib's ways: what a row calls it -> in words.
         others: what a user would pick instead, the same.
         settings: what is changed from row to row.
         task: what is timed, in words.
-        time: how a row calls the time of a way, ``{}`` in its place.
     """
 
-    rows: str
+    rows: Callable[[Any], list[dict[str, Any]]]
     ours: Mapping[str, str]
     others: Mapping[str, str]
     settings: tuple[str, ...]
     task: str
-    time: str = "{}_ms"
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Lead:
     task: str
     ours: str
     other: str
-    timings: list[Timing] = field(default_factory=list)
+    timings: list[Timing]
 
     @property
     def mean(self) -> float:
@@ -77,89 +75,114 @@ class Lead:
         return sorted((t for t in self.timings if t.ratio < 1), key=lambda t: t.ratio)
 
 
-_DECODE = Compared(
-    "rows",
-    {"memlib": "`KVCache`"},
-    {"dynamic": "`DynamicCache` of transformers", "static": "`StaticCache` of transformers"},
-    ("part", "size", "batch", "threads", "tokens"),
-    "decoding one token",
-)
+def _rows(figures: Any) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = figures["rows"]
+    return rows
+
+
+def _queries(figures: Any) -> list[dict[str, Any]]:
+    """A store's rows have a way each, and a column for each number of queries."""
+    found: dict[tuple[int, int], dict[str, Any]] = {}
+    for row in [*figures["rows"], *figures["facts"]["rows"]]:
+        for queries in (1, 8, 64):
+            key = {"slots": row["slots"], "queries": queries}
+            one = found.setdefault((row["slots"], queries), key)
+            one[f"{row['way']}_ms"] = row[f"ms_{queries}"]
+    return list(found.values())
+
+
+def _batches(figures: Any) -> list[dict[str, Any]]:
+    """A durable store's rows have a way each, and pairs a second: here the time of a thousand."""
+    found: dict[int, dict[str, Any]] = {}
+    for row in figures["rates"]:
+        one = found.setdefault(row["batch"], {"batch": row["batch"]})
+        one[f"{row['way']}_ms"] = 1e6 / row["pairs_a_second"]
+    return list(found.values())
+
+
+DYNAMIC = "`DynamicCache` of transformers"
+STATIC = "`StaticCache` of transformers"
 COMPARED = {
-    "attend": (
-        Compared(
-            "",
-            {"attend": "`attend`"},
-            {
-                "plain": "softmax(QKᵀ)V in two lines of torch",
-                "sdpa": "torch's `scaled_dot_product_attention`",
-            },
-            ("batch", "queries", "slots"),
-            "one read",
-        ),
+    "attend": Compared(
+        list,
+        {"attend": "`attend`"},
+        {
+            "plain": "softmax(QKᵀ)V in two lines of torch",
+            "sdpa": "torch's `scaled_dot_product_attention`",
+        },
+        ("batch", "queries", "slots"),
+        "one read",
     ),
-    "decode": (_DECODE,),
-    "dnc": (
-        Compared(
-            "rows",
-            {"memlib": "`DNC`", "compiled": "`DNC`, its step compiled"},
-            {"plain": "the paper's formulas, line by line", "package": "the `dnc` package"},
-            ("batch", "slots", "width", "read_heads"),
-            "twenty steps, forward and backward",
-        ),
+    "decode": Compared(
+        _rows,
+        {"memlib": "`KVCache`"},
+        {"dynamic": DYNAMIC, "static": STATIC},
+        ("part", "size", "batch", "threads", "tokens"),
+        "decoding one token",
     ),
-    "fast_weights": (
-        Compared(
-            "rows",
-            {"chunk 32": "`matrix_memory` in chunks"},
-            {
-                "loop": "a tuned loop over tokens",
-                "public": "the reference code of flash-linear-attention",
-            },
-            ("rule", "batch"),
-            "a sequence, forward and backward",
-        ),
+    "dnc": Compared(
+        _rows,
+        {"memlib": "`DNC`", "compiled": "`DNC`, its step compiled"},
+        {"plain": "the paper's formulas, line by line", "package": "the `dnc` package"},
+        ("batch", "slots", "width", "read_heads"),
+        "twenty steps, forward and backward",
     ),
-    "forget": (
-        Compared(
-            "rows",
-            {
-                "sinks": "a cache that keeps sinks and a window",
-                "heavy hitters": "a cache that keeps heavy hitters",
-            },
-            {"full": "a cache that keeps every token"},
-            ("size", "batch", "tokens"),
-            "decoding one token with an eighth of the slots",
-        ),
+    "durable": Compared(
+        _batches,
+        {"durable": "`Store.add`, durable"},
+        {"sqlite": "SQLite, a row a pair", "blob": "SQLite, a row a call"},
+        ("batch",),
+        "a thousand pairs, on the disk",
     ),
-    "memn2n": (
-        Compared(
-            "update_ms",
-            {"memlib": "`MemN2N`"},
-            {"plain": "the paper's text, hop by hop"},
-            (),
-            "one step of training",
-            "{}",
-        ),
+    "fast_weights": Compared(
+        _rows,
+        {"chunk 32": "`matrix_memory` in chunks"},
+        {
+            "loop": "a tuned loop over tokens",
+            "public": "the reference code of flash-linear-attention",
+        },
+        ("rule", "batch"),
+        "a sequence, forward and backward",
     ),
-    "ntm": (
-        Compared(
-            "copy",
-            {"ntm": "`NTM`", "compiled": "`NTM`, its step compiled"},
-            {"floor": "an LSTM cell and a linear layer, with no memory at all"},
-            ("batch",),
-            "a copy task, forward and backward",
-        ),
+    "forget": Compared(
+        _rows,
+        {
+            "sinks": "a cache that keeps sinks and a window",
+            "heavy hitters": "a cache that keeps heavy hitters",
+        },
+        {"full": "a cache that keeps every token"},
+        ("size", "batch", "tokens"),
+        "decoding one token with an eighth of the slots",
     ),
-    "pretrained": (
-        replace(
-            _DECODE,
-            ours={"memlib": "`MemoryCache`"},
-            settings=("model", "batch", "tokens"),
-            task="decoding one token with a whole model",
-        ),
+    "memn2n": Compared(
+        lambda figures: [{f"{way}_ms": time for way, time in figures["update_ms"].items()}],
+        {"memlib": "`MemN2N`"},
+        {"plain": "the paper's text, hop by hop"},
+        (),
+        "one step of training",
+    ),
+    "ntm": Compared(
+        lambda figures: list(figures["copy"]),
+        {"ntm": "`NTM`", "compiled": "`NTM`, its step compiled"},
+        {"floor": "an LSTM cell and a linear layer, with no memory at all"},
+        ("batch",),
+        "a copy task, forward and backward",
+    ),
+    "pretrained": Compared(
+        _rows,
+        {"memlib": "`MemoryCache` in a model of transformers"},
+        {"dynamic": DYNAMIC, "static": STATIC},
+        ("model", "batch", "tokens"),
+        "decoding one token through all layers",
+    ),
+    "store": Compared(
+        _queries,
+        {"exact": "`Store`, exact", "ivf": "`Store`, IVF", "hnsw": "`Store`, HNSW"},
+        {"faiss": "faiss, exact, softmax and sum"},
+        ("slots", "queries"),
+        "a read of the nearest 32",
     ),
 }
-READS = {"exact": "`Store`, exact", "ivf": "`Store`, IVF", "hnsw": "`Store`, HNSW"}
 ASIDE = {  # records that compare memlib with nothing that a user would pick instead
     "before": "memlib before and after a change",
     "durable": "what a folder that survives costs; on the page In your own system",
@@ -169,64 +192,33 @@ ASIDE = {  # records that compare memlib with nothing that a user would pick ins
 }
 
 
-def leads(folder: Path = records.RESULTS) -> Iterator[Lead]:
-    """Go through all that is recorded: a lead for each pair of ways, the worst first in each."""
-    for name, figures in _recorded(folder):
-        found = list(_store(figures)) if name == "store" else list(_told(name, figures))
-        yield from sorted(found, key=lambda lead: lead.mean)
-
-
 def recorded(folder: Path = records.RESULTS) -> dict[str, dict[str, Any]]:
     """Return the records that are compared, by the name of their benchmark."""
-    paths = sorted(folder.glob("benchmark_*.json"))
-    found = {path.stem.removeprefix("benchmark_"): path for path in paths}
+    paths = {name: folder / f"benchmark_{name}.json" for name in sorted(COMPARED)}
     return {
         name: json.loads(path.read_text(encoding="utf-8"))
-        for name, path in found.items()
-        if name in COMPARED or name == "store"
+        for name, path in paths.items()
+        if path.exists()
     }
 
 
-def _recorded(folder: Path) -> Iterator[tuple[str, Any]]:
+def leads(folder: Path = records.RESULTS) -> Iterator[Lead]:
+    """Go through all that is recorded: a lead for each pair of ways."""
     for name, record in recorded(folder).items():
-        yield name, record["figures"]
-
-
-def _told(name: str, figures: Any) -> Iterator[Lead]:
-    for one in COMPARED[name]:
-        rows = take(figures, one.rows) if one.rows else figures
-        rows = rows if isinstance(rows, list) else [rows]
+        one = COMPARED[name]
+        rows = one.rows(record["figures"])
         for way, ours in one.ours.items():
             for peer, other in one.others.items():
-                lead = Lead(name, one.task, ours, other)
-                keys = one.time.format(way), one.time.format(peer)
-                for row in rows:
-                    if all(row.get(key) for key in keys):
-                        mine, its = (float(row[key]) for key in keys)
-                        lead.timings.append(Timing(_setting(row, one.settings), mine, its))
-                if lead.timings:
-                    yield lead
+                timings = list(_timings(rows, f"{way}_ms", f"{peer}_ms", one.settings))
+                if timings:
+                    yield Lead(name, one.task, ours, other, timings)
 
 
-def _setting(row: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    words = ((name, row[name]) for name in names if name in row)
-    return ", ".join(
-        f"{n.replace('_', ' ')} {v:,}" if isinstance(v, int) else str(v) for n, v in words
-    )
-
-
-def _store(figures: Any) -> Iterator[Lead]:
-    """A store's rows have a way each, and a column for each number of queries."""
-    rows = [*figures["rows"], *figures["facts"]["rows"]]
-    times = {(row["slots"], row["way"]): row for row in rows}
-    for way, ours in READS.items():
-        lead = Lead("store", "a read of the nearest 32", ours, "faiss, exact, softmax and sum")
-        for (slots, other), peer in times.items():
-            row = times.get((slots, way))
-            if other != "faiss" or row is None:
-                continue
-            for queries in ("1", "8", "64"):
-                setting = f"slots {slots:,}, queries {queries}"
-                lead.timings.append(Timing(setting, row[f"ms_{queries}"], peer[f"ms_{queries}"]))
-        if lead.timings:
-            yield lead
+def _timings(
+    rows: list[dict[str, Any]], mine: str, its: str, settings: tuple[str, ...]
+) -> Iterator[Timing]:
+    for row in rows:
+        if row.get(mine) and row.get(its):  # not every way was timed in every setting
+            words = ((name, row[name]) for name in settings if name in row)
+            said = (f"{n.replace('_', ' ')} {v:,}" if isinstance(v, int) else v for n, v in words)
+            yield Timing(", ".join(said), float(row[mine]), float(row[its]))

@@ -183,7 +183,7 @@ def _summary(
 
 def _best(runs: Sequence[dict[str, Any]], field: str, by: str) -> list[dict[str, Any]]:
     """The runs with the setting whose mean is highest."""
-    parts = [[run for run in runs if run[by] == value] for value in {run[by] for run in runs}]
+    parts = [[run for run in runs if run[by] == value] for value in sorted({r[by] for r in runs})]
     return max(parts, key=lambda part: statistics.fmean(number(run, field) for run in part))
 
 

@@ -5,7 +5,8 @@ It begins with all top-level statements of the record's own module, ``experiment
 through imports, packages' ``__init__`` and attributes of modules, and so on from there. Whole
 modules would be too coarse: the key would change as a file is split. What follows a name stays
 the same wherever the statement is moved to, whatever the file is called and however the name was
-imported; two statements of one name are told apart by what they say.
+imported; two statements of one name are told apart by what they say. A class and the private ones
+that it is made of, its bases by the name of ``_Name``, are one: as if theirs stood at its end.
 
 A statement counts as a walk over its syntax tree, since `ast.dump` and `ast.unparse` differ from
 one version of Python to the next. Not part of the walk, as no number depends on them:
@@ -67,6 +68,7 @@ class Statement:
     """A top-level statement: its walk, in which a name of the project is a reference."""
 
     words: list[str | Reference] = field(default_factory=list)
+    others: list["Module"] = field(default_factory=list)  # whose private classes it is made of
 
     @property
     def references(self) -> list[Reference]:
@@ -181,7 +183,9 @@ class Project:
             if id(statement) in found:
                 continue
             found[id(statement)] = walk = self.walk(module, statement)
-            ahead += [(module, effect) for effect in module.effects]
+            ahead += [
+                (there, effect) for there in (module, *walk.others) for effect in there.effects
+            ]
             names = walk.references
             while names:
                 if (name := names.pop()) not in followed:
@@ -333,10 +337,22 @@ class _Walker:
             case _:
                 self.fields(node, scope, outer)
 
-    def fields(self, node: ast.AST, scope: Scope, outer: Scope, leave: Iterable[str] = ()) -> None:
+    def fields(
+        self,
+        node: ast.AST,
+        scope: Scope,
+        outer: Scope,
+        leave: Iterable[str] = (),
+        bases: Iterable[tuple["_Walker", ast.expr]] = (),
+    ) -> None:
         """Say a node's type and its fields, but for those that are empty: versions add such."""
         self.say(f"{type(node).__name__}(")
         for name, value in ast.iter_fields(node):
+            if name == "bases" and bases:
+                self.say("bases=")
+                for walker, base in bases:
+                    walker.node(base, scope if walker is self else {}, outer)
+                continue
             if name in UNSEEN or name in leave or value is None or value == []:
                 continue
             self.say(f"{name}=")
@@ -361,7 +377,37 @@ class _Walker:
         self.say(")")
 
     def a_class(self, node: ast.ClassDef, scope: Scope, outer: Scope) -> None:
-        self.fields(node, scope, outer, leave=("body",))
+        private = list(self.private(node, scope))
+        bases = [(self, base) for base in node.bases if not self.base(base, scope)]
+        for walker, one in private:
+            bases += [(walker, base) for base in one.bases if not walker.base(base, {})]
+        self.fields(node, scope, outer, ("bases", "body"), bases)
+        self.class_body(node, scope, outer)
+        for walker, one in private:
+            walker.class_body(one, {}, {})
+        self.say(")")
+
+    def private(self, node: ast.ClassDef, scope: Scope) -> Iterator[tuple["_Walker", ast.ClassDef]]:
+        """Go through the private classes of the project among a class's bases, and among theirs."""
+        for base in node.bases:
+            if found := self.base(base, scope):
+                yield found
+                yield from found[0].private(found[1], {})
+
+    def base(self, base: ast.expr, scope: Scope) -> tuple["_Walker", ast.ClassDef] | None:
+        """Return the private class of the project that a base is, with who may walk over it."""
+        there = self.meaning(base.id, scope) if isinstance(base, ast.Name) else None
+        if not isinstance(there, Reference) or not (there.name or "").startswith("_"):
+            return None
+        match self.project.named(there):
+            case [(module, ast.ClassDef() as node)]:
+                walker = _Walker(self.project, module)
+                walker.found = self.found
+                self.found.others.append(module)
+                return walker, node
+        return None
+
+    def class_body(self, node: ast.ClassDef, scope: Scope, outer: Scope) -> None:
         own = bound(node.body, self.module.package)
         for name in self.module.defined.keys() | self.module.imports.keys():
             own.pop(name, None)  # it may be the one outside that is read
@@ -375,7 +421,6 @@ class _Walker:
                     self.node(part.value, inner, outer)
             elif counts(part):
                 self.node(part, inner, outer)
-        self.say(")")
 
     def comprehension(self, node: COMPREHENSIONS, scope: Scope, outer: Scope) -> None:
         inner = dict(scope)

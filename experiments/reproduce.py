@@ -31,7 +31,7 @@ def shown(value: float | None, spread: float | None = None) -> str:
     return f"{digits} ± {spread:.2g}" if spread else digits
 
 
-def unit(side: Side, seed: int | None) -> verify.Unit | None:
+def unit(side: Side, seed: int | None = None) -> verify.Unit | None:
     """Return the run behind a number that is made again: the cheapest, or that of a seed."""
     group = side.groups[0]
     if "models" in group.runs[0]:
@@ -57,7 +57,7 @@ def of_run(run: Mapping[str, Any], field: str) -> float:
 
 def cost(claim: Claim) -> str:
     """Say what a run of each of a claim's sides took."""
-    units = [unit(side, None) for side in claim.sides]
+    units = [unit(side) for side in claim.sides]
     seconds = sum(one.seconds or 0.0 for one in units if one)
     return f"{seconds:,.0f} s" if units else "not run here"
 

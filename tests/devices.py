@@ -18,7 +18,7 @@ from memlib.transformer import accumulate, heavy_hitters, looked_at, sinks, wind
 WORDS = frozenset({"tokens", "story", "question", "lengths", "mask"})
 ALONE = {  # named by no case
     "DNCState", "DurableStore", "Engine", "Looks", "NeuralState", "Recollection", "default_device",
-    "programs",
+    "attend_sharded", "programs", "ShardedStore",
 }  # fmt: skip
 
 

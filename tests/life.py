@@ -323,6 +323,12 @@ def _durable() -> Any:
     return store
 
 
+def _sharded() -> Any:
+    store = memlib.ShardedStore(4, 2, batch_size=2)  # of one rank; tests/store has more
+    store.add(torch.randn(2, 20, 4), torch.randn(2, 20, 2))
+    return store
+
+
 def _recall(it: Any, x: Tensor) -> Tensor:
     memory = it if torch.compiler.is_compiling() else copy.deepcopy(it)  # which would be traced too
     return _memorizing()(x, memory)[0]
@@ -416,6 +422,14 @@ VALUES = {
     "DurableStore": Row(
         memlib.DurableStore,
         made=_durable,
+        inputs=_draws((2, 3, 4)),
+        call=lambda it, query: it.read(query, 3),
+        copied=memlib.Store,
+        refused={"file": STORED},
+    ),
+    "ShardedStore": Row(
+        memlib.ShardedStore,
+        made=_sharded,
         inputs=_draws((2, 3, 4)),
         call=lambda it, query: it.read(query, 3),
         copied=memlib.Store,

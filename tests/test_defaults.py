@@ -83,6 +83,17 @@ def durable():
     return made
 
 
+def sharded():
+    made = memlib.ShardedStore(4, batch_size=2)
+    made.add(x, x)
+    return made
+
+
+def sharded_again(**options):
+    sharded().save("shards")
+    return memlib.ShardedStore.open("shards", **options).read(x, 2)
+
+
 def texts():
     made = memlib.Store(4, 1, batch_size=2, value_dtype=torch.long)
     made.add(x, words.unsqueeze(-1) % 4)
@@ -124,6 +135,7 @@ REQUIRED = {
     "NTM": (3, 2),
     "NTMCell": (3, 2),
     "NeuralMemory": (8,),
+    "ShardedStore": (4,),
     "Store": (4,),
     "tasks.Question": ((), (), ()),
 }
@@ -162,6 +174,11 @@ CALLS = {
     "Store.add": lambda **o: store().add(x, x, **o),
     "Store.address": lambda **o: store().address(x, 2, **o),
     "Store.read": lambda **o: store().read(x, 2, **o),
+    "ShardedStore.add": lambda **o: sharded().add(x, x, **o),
+    "ShardedStore.address": lambda **o: sharded().address(x, 2, **o),
+    "ShardedStore.open": sharded_again,
+    "ShardedStore.read": lambda **o: sharded().read(x, 2, **o),
+    "attend_sharded": lambda **o: memlib.attend_sharded(x, x, x, **o),
     "DurableStore.add": lambda **o: durable().add(x, x, **o),
     "DurableStore.address": lambda **o: durable().address(x, 2, **o),
     "DurableStore.read": lambda **o: durable().read(x, 2, **o),

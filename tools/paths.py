@@ -1,7 +1,7 @@
 """How long the paths through the book take, from the pages that they lead over.
 
-A row of a table in paths.md begins with a link to a page; a second link says where on it to stop,
-and the words *with exercises* add what its exercises take. `make tidy` writes the second cell, and
+A row of a table in paths.md begins with a link to a page; *up to* says at which of its headings to
+stop, and *with exercises* adds what its exercises take. `make tidy` writes the second cell, and
 the sum of a table into its row *together*.
 """
 
@@ -14,7 +14,8 @@ import reading
 
 FILE = "paths.md"
 ROW = re.compile(r"^\| (?P<what>[^|]*\S) \|(?P<time>[^|]*)\|(?P<rest>.*)$", re.M)
-LINK = re.compile(r"\]\((?P<file>[\w/]+\.(?:ipynb|md))(?:#(?P<place>[\w-]+))?\)")
+LINK = re.compile(r"\]\(([\w/]+\.(?:ipynb|md))\)")
+STOP = re.compile(r", up to \*([^*]+)\*")
 EXERCISE = re.compile(r"^#+ Exercise \d.*\b(\d+) minutes\)", re.M)
 HEAD, TOGETHER = "Time", "together"
 THIN = "\N{NARROW NO-BREAK SPACE}"  # between a number and its unit
@@ -36,29 +37,26 @@ def cells(path: Path) -> list[reading.Cell]:
     return found
 
 
-def place(cell: reading.Cell) -> str:
-    """The anchor of the heading with which a cell begins, or nothing."""
-    heading = (
-        re.match(r"#+ (.+)", reading.source(cell)) if cell["cell_type"] == "markdown" else None
-    )
-    return re.sub(r"[^\w -]", "", heading[1].lower()).replace(" ", "-") if heading else ""
+def heading(cell: reading.Cell) -> str:
+    """The heading with which a cell begins, or nothing."""
+    found = re.match(r"#+ (.+)", reading.source(cell)) if cell["cell_type"] == "markdown" else None
+    return found[1].strip() if found else ""
 
 
 def minutes(what: str) -> int:
     """What a row leads over: whole pages in fives, as the chapters say it; parts to the minute.
 
     Raises:
-        ValueError: it has no link, or stops at a place that is not on the page.
+        ValueError: it has no link, or stops at a heading that is not on the page.
     """
-    links = list(LINK.finditer(what))
-    if not links:
+    if not (link := LINK.search(what)):
         raise ValueError(f"a row must begin with a link to a page; got {what!r}")
-    page = cells(reading.BOOK / links[0]["file"])
-    if len(links) > 1:
-        places, end = [place(cell) for cell in page], links[1]["place"]
-        if links[1]["file"] != links[0]["file"] or end not in places:
+    page = cells(reading.BOOK / link[1])
+    if stop := STOP.search(what):
+        headings = [heading(cell) for cell in page]
+        if stop[1] not in headings:
             raise ValueError(f"a row must stop at a heading of its page; got {what!r}")
-        return max(1, round(reading.measure(page[: places.index(end)]).minutes))
+        return max(1, round(reading.measure(page[: headings.index(stop[1])]).minutes))
     total = max(5, reading.time(page))
     if "with exercises" in what:
         given = "\n".join(map(reading.source, page))

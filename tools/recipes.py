@@ -31,7 +31,7 @@ import postgres
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-LINES, COLUMNS, SECONDS = 15, 72, 60
+LINES, COLUMNS, SECONDS = 15, 72, 200
 FORM = re.compile(
     r"(?P<notes>(?:^%[^\n]*\n)*)^```python\n(?P<code>.*?)^```$(?:\s*^```text\n(?P<said>.*?)^```$)?",
     re.M | re.S,
@@ -161,7 +161,7 @@ def run(recipe: Recipe) -> str:
     """What a recipe prints.
 
     Raises:
-        RuntimeError: it raised, warned, or took longer than a minute.
+        RuntimeError: it raised, warned, or took longer than SECONDS.
     """
     server: AbstractContextManager[dict[str, str]] = nullcontext({})
     if "pgvector" in recipe.needs:

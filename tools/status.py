@@ -9,21 +9,24 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import paths
 import reading
 
 from experiments import files, records
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "results" / "status.json"
+LOOKED_UP = re.compile(r"^\.\. auto|<!-- proof: |^- <a id=", re.M)
 STACK = ("jupyter-book", "sphinx", "sphinx-book-theme", "matplotlib")
 
 
 def page(path: Path, costs: dict[str, Any]) -> dict[str, Any]:
-    """What one page is: its bytes, and of a notebook the CPU seconds and the reading time."""
+    """What one page is: its bytes and reading time, and the CPU seconds of a notebook."""
     content, name = path.read_bytes(), path.stem
     squeezed = len(gzip.compress(content, mtime=0))
     found: dict[str, Any] = {"bytes": len(content), "gzip": squeezed}
@@ -31,7 +34,14 @@ def page(path: Path, costs: dict[str, Any]) -> dict[str, Any]:
         found["cpu"] = round(costs[name]["cpu"], 1)
         found["megabytes"] = round(costs[name]["megabytes"])
         found["minutes"] = reading.time(reading.load(name))
+    elif is_read(reading.BOOK / f"{name}.md"):
+        found["minutes"] = paths.minutes(f"[it]({name}.md)")
     return found
+
+
+def is_read(source: Path) -> bool:
+    """Whether a Markdown page is there, and is no page of tables and entries to look things up."""
+    return source.exists() and not LOOKED_UP.search(source.read_text(encoding="utf-8"))
 
 
 def measure(work: Path, out: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.fileutil import copy_asset
 
@@ -22,6 +23,7 @@ BODY = {  # what the extensions write -> what HTML and ARIA ask for
 }
 # What a fold of a code cell is called; those that are hidden whole are the solutions.
 LABELS = {"all": "Solution", "input": "Code", "output": "Output", "input+output": "Code"}
+CALLS = ["memlib", "what differs"]  # what stands above a table of calls, after another's name
 # A long signature is written as a list of definitions without terms, one line a parameter.
 SIGNATURE = r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>'
 # The theme knows its colors before the page is drawn first, not once all of its scripts are there.
@@ -85,6 +87,16 @@ def label_folds(app: Sphinx, doctree: Any) -> None:
         cell["prompt_show"] = cell["prompt_hide"] = LABELS[cell["hide_mode"]]
 
 
+def frame_calls(app: Sphinx, doctree: Any) -> None:
+    """Frames each table of calls, theirs and ours: where its columns do not fit, rows are cards."""
+    for table in list(doctree.findall(nodes.table)):
+        head = [entry.astext() for entry in next(table.findall(nodes.thead)).findall(nodes.entry)]
+        if head[1:] == CALLS:
+            frame = nodes.container(is_div=True, classes=["ml-cards", "ml-calls"])
+            table.replace_self(frame)
+            frame += table
+
+
 def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
     """Copies MathJax from its installed package (whose name has hyphens) into the built book."""
     spec = find_spec("sphinx-mathjax-offline")
@@ -108,6 +120,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     for script in (THEME, REACH, SEARCHED):
         app.add_js_file(None, body=" ".join(script.split()))
     app.connect("doctree-read", label_folds)
+    app.connect("doctree-read", frame_calls)
     app.connect("html-page-context", mend_page, priority=900)  # after the extensions' own hooks
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", quicken_clicks)

@@ -136,6 +136,6 @@ def states(folder: Path) -> str:
     for name, groups in found.items():
         told = [group.state for group in groups]
         stale = [g.title for g in groups if g.state == "stale"]
-        why = {reasons.get(title) or reasons.get(name, "") for title in stale}
+        why = dict.fromkeys(reasons.get(title) or reasons.get(name, "") for title in stale)
         rows.append([f"`{name}`", *(str(told.count(s)) for s in claims.STATES), "; ".join(why)])
     return table(["Record", *claims.STATES, "Why stale"], rows, SHORT)

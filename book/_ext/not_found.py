@@ -91,7 +91,7 @@ def contents(app: Sphinx) -> Iterator[str]:
     """The parts of the book, with links to their pages."""
     for part in app.env.external_site_map.root.subtrees:
         links = "".join(_link(app, str(name)) for name in part.items)
-        yield f"<h2>{escape(part.caption)}</h2>\n<ul>{links}</ul>"
+        yield f"<h2>{escape(part.caption or 'Contents')}</h2>\n<ul>{links}</ul>"
 
 
 def _link(app: Sphinx, name: str) -> str:

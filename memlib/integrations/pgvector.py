@@ -10,7 +10,7 @@ from torch import Tensor
 
 from memlib import _checks as checks
 from memlib.attention.verbs import Measure
-from memlib.transformer.cache import _check_finite
+from memlib.transformer.entering import _check_finite
 
 try:
     import psycopg

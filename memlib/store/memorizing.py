@@ -9,7 +9,7 @@ from memlib import _checks as checks
 from memlib._files import plain
 from memlib.content import _keep_strength, _shown
 from memlib.store.store import Store
-from memlib.transformer.cache import _check_finite
+from memlib.transformer.entering import _check_finite
 from memlib.transformer.layers import MemoryAttention
 from memlib.transformer.positions import _are_tokens, _rotate, _take, _tokens_first, _visible
 from memlib.transformer.segments import SegmentMemory

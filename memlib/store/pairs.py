@@ -14,7 +14,7 @@ from torch._subclasses import FakeTensor
 
 from memlib import _checks as checks
 from memlib.store.locks import alone, lock
-from memlib.transformer.cache import _check_finite
+from memlib.transformer.entering import _check_finite
 from memlib.transformer.positions import _check_lengths
 
 Ints = NDArray[np.int64]

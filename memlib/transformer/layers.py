@@ -13,7 +13,8 @@ from typing_extensions import TypeVar  # which torch brings
 from memlib import _checks as checks
 from memlib.attention.verbs import _attend
 from memlib.transformer.blocks import Layer
-from memlib.transformer.cache import KVCache, _check_finite, _New
+from memlib.transformer.cache import KVCache
+from memlib.transformer.entering import _check_finite, _New
 from memlib.transformer.positions import (
     _check_lengths,
     _next,

@@ -24,6 +24,8 @@ NOT_OF_NUMBERS = {  # what makes, keeps or only moves numbers, and why it has no
     "DurableStore": "a Store, whose pairs are kept as they are",
     "Engine": "what somebody else runs",
     "retrieve": "one call of attend, with its bound",
+    "ShardedStore": "a Store in parts, whose reads are held to one store's",
+    "attend_sharded": "attend in parts, held to attend; in one process it is attend",
     "SegmentMemory": "keeps inputs as they are",
     "KVCache": "keeps keys and values as they are",
     "NTM": "a sequence of steps of NTMCell: the deviation is recorded, not bounded",

@@ -78,6 +78,8 @@ def test_overloaded_signatures_are_written_as_they_are() -> None:
         memlib.NeuralMemory.forward,
         memlib.DNC.forward,
         memlib.Store.read,
+        memlib.ShardedStore.read,
+        memlib.attend_sharded,
         memlib.MemorizingAttention.forward,
         memlib.retrieve,
     ]

@@ -49,7 +49,7 @@ def test_a_typed_number_is_found() -> None:
 
 def test_every_mark_is_used_once_and_an_unknown_one_is_an_error() -> None:
     marks = [mark for page in {*PAGES, "systems"} for mark in proof.MARK.findall(source(page))]
-    assert sorted(marks) == sorted(proof.MADE)
+    assert sorted(marks) == sorted(proof.made())
     with pytest.raises(KeyError, match="nonsense"):
         proof.filled("<!-- proof: nonsense -->")
 
@@ -137,7 +137,7 @@ def _change(path: Path, how: Callable[[Any], None]) -> None:
 
 def test_every_claim_headline_and_shape_is_on_the_page() -> None:
     page = proof.filled(source("reproductions"))
-    assert [name for name in claims.known() if f"`{name}`" not in page] == []
+    assert [name for name in claims.known() if f"**{name}**" not in page] == []
     systems = json.loads((records.RESULTS / "published_models.json").read_text())["systems"]
     lines = [line["on"] for one in systems for line in one["headlines"] + one.get("sizes", [])]
     assert [line for line in lines if line not in page] == []
@@ -227,7 +227,8 @@ def test_status_measures_the_built_pages(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="run `make book` first"):
         status.measure(work, out)
     (out / "book" / "ntm.html").write_text("a" * 5000)
-    (out / "book" / "map.html").write_text("b")
+    for name in ("map", "status", "api_verbs", "gone"):
+        (out / "book" / f"{name}.html").write_text("b")
     cost = {"key": "", "cpu": 12.34, "wall": 20.0, "megabytes": 300.4}
     (work / "executed.json").write_text(json.dumps({"ntm": cost}))
     found = status.measure(work, out)
@@ -235,7 +236,9 @@ def test_status_measures_the_built_pages(tmp_path: Path) -> None:
     assert (page["bytes"], page["cpu"], page["megabytes"]) == (5000, 12.3, 300)
     assert page["gzip"] < 100
     assert page["minutes"] > 10
-    assert found["pages"]["map"].keys() == {"bytes", "gzip"}
+    assert found["pages"]["map"].keys() == {"bytes", "gzip", "minutes"}
+    for name in ("status", "api_verbs", "gone"):  # looked up, not read
+        assert found["pages"][name].keys() == {"bytes", "gzip"}
     assert {"torch", "sphinx", "memlib"} <= found["versions"].keys()
 
 

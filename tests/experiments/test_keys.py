@@ -236,6 +236,78 @@ def test_a_renamed_module(project):
     assert key(project, entry, files=moved) == key(project)
 
 
+WHOLE = """
+import torch
+from memlib.verbs import read
+
+class Memory(torch.nn.Module):
+    def first(self, x):
+        return self.second(x)
+    def second(self, x):
+        return read(x) + self.third()
+    def third(self):
+        return 3
+"""
+PARTS = {
+    "memlib/whole.py": """
+import torch as t
+from memlib.part import _Part
+
+class Memory(_Part):
+    def first(self, x):
+        return self.second(x)
+""",
+    "memlib/part.py": """
+from memlib.end import _End
+from memlib.verbs import read as look
+
+class _Part(_End):
+    \"\"\"What stands in the middle.\"\"\"
+    def second(self, x):
+        return look(x) + self.third()
+""",
+    "memlib/end.py": """
+from torch.nn import Module
+
+class _End(Module):
+    def third(self):
+        return 3
+""",
+}
+MEMORY = "from memlib.whole import Memory\nX = Memory()\n"
+
+
+def parts(file="memlib/end.py", old="", new=""):
+    return {"files": {**PARTS, file: swapped(old, new, PARTS[file]) if old else PARTS[file]}}
+
+
+def test_a_class_that_was_cut_into_private_ones(project):
+    whole = key(project, MEMORY, files={"memlib/whole.py": WHOLE})
+    assert key(project, MEMORY, **parts()) == whole
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("memlib/end.py", "return 3", "return 4"),
+        ("memlib/end.py", "torch.nn import Module", "torch.jit import Module"),
+        ("memlib/end.py", "class _End", "STEP = print()\nprint()\nclass _End"),
+        ("memlib/part.py", "look(x) +", "look(x) -"),
+        ("memlib/whole.py", "(_Part)", "(_Part, t.nn.Module)"),
+    ],
+)
+def test_each_of_them_counts(file, old, new, project):
+    assert key(project, MEMORY, **parts(file, old, new)) != key(project, MEMORY, **parts())
+
+
+def test_what_they_use_counts_and_a_public_one_is_a_class_of_its_own(project):
+    used = {"memlib/verbs.py": swapped("x - 1", "x - 2", LIBRARY["memlib/verbs.py"])}
+    changed = key(project, MEMORY, files={**PARTS, **used})
+    assert changed != key(project, MEMORY, **parts())
+    public = {name: text.replace("_End", "End") for name, text in PARTS.items()}
+    assert key(project, MEMORY, files=public) != key(project, MEMORY, **parts())
+
+
 def test_a_module_that_became_a_package_in_parts(project):
     head, tail = LIBRARY["memlib/verbs.py"].split("def write")
     parts = {

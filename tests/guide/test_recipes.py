@@ -17,7 +17,14 @@ PAGES = recipes.pages()
 ALL = [recipe for found in PAGES.values() for recipe in found]
 
 
-@pytest.mark.parametrize("recipe", [one for one in ALL if not one.shown], ids=str)
+RUN = [
+    pytest.param(one, marks=pytest.mark.slow if "spawn" in one.code else (), id=str(one))
+    for one in ALL
+    if not one.shown
+]
+
+
+@pytest.mark.parametrize("recipe", RUN)
 def test_a_recipe_prints_what_its_page_says(recipe: Recipe) -> None:
     if needs := recipes.lacking(recipe):
         pytest.skip(f"{recipe} needs {', '.join(needs)}, which is not installed: `make extras`")
@@ -136,6 +143,7 @@ def test_a_draw_without_a_seed_is_found() -> None:
     assert recipes.run(one) != recipes.run(one)
 
 
+@pytest.mark.slow
 def test_the_command_tells_and_mends(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("```python\nprint(2)\n```\n\n```text\n1\n```\n")

@@ -37,7 +37,9 @@ from memlib import (
     NTMState,
     Recollection,
     SegmentMemory,
+    ShardedStore,
     Store,
+    attend_sharded,
     programs,
 )
 from memlib.transformer import accumulate, forget, heavy_hitters, looked_at, sinks, window
@@ -239,6 +241,19 @@ def files(path: Path) -> None:
         durable.add(keys[:1], keys[:1])
         assert_type(durable.versions(3), list[tuple[float, Tensor, Tensor]])
         assert_type(durable.near(query[:1], 0.1), Tensor)
+
+
+def in_parts(path: Path, wanted: bool = True) -> None:
+    store = ShardedStore(4, batch_size=2, queries="own")
+    assert_type(store.add(keys, values), Tensor)
+    assert_type(store.read(query, 2, strength=strength), Tensor)
+    assert_type(store.read(query, 2, need_weights=True), tuple[Tensor, Tensor, Tensor])
+    assert_type(store.read(query, 2, need_weights=wanted), Tensor | tuple[Tensor, Tensor, Tensor])
+    assert_type(store.address(query, 2), Pair)
+    store.save(path)
+    assert_type(ShardedStore.open(path), ShardedStore)
+    assert_type(attend_sharded(query, keys, values), Tensor)
+    assert_type(attend_sharded(query, keys, values, need_weights=True), Pair)
 
 
 def memorizing(wanted: bool = True) -> None:
