@@ -7,7 +7,7 @@ from pathlib import Path
 from experiments import records
 
 NAMES = ("attend", "import_time", "ntm", "memn2n", "dnc", "store", "decode")
-NAMES += ("pretrained", "forget", "fast_weights", "durable")
+NAMES += ("pretrained", "forget", "fast_weights", "durable", "sharded")
 KNOWN = (*NAMES, "gpu", "before", "explore", "pgvector")  # the last only where they are asked for
 
 if __name__ == "__main__":

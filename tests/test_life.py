@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import memlib
-from memlib.store import Store
+from memlib.store import ShardedStore, Store
 from memlib.tasks import BabiError
 
 PUBLIC = (
@@ -76,6 +76,8 @@ def close(found: list[Tensor], expected: list[Tensor], **within: float) -> None:
 
 def spoil(it: Any) -> None:
     """Change all its numbers, in place."""
+    if isinstance(it, ShardedStore):
+        it = it.shard
     if isinstance(it, Store):
         it.delete(it.ids)
         return
@@ -113,7 +115,7 @@ def _copy(row: Row) -> None:
     it = row.make()
     twin = copy.copy(it)
     same(row, twin, it)
-    if isinstance(it, Store):
+    if isinstance(it, Store | ShardedStore):
         _is_another(row, it, twin)
     elif row.is_module:
         for one, other in zip(_numbers(twin), _numbers(it), strict=True):
@@ -224,7 +226,7 @@ def _vmap(row: Row) -> None:
         assert _has_no_numbers(it)
     elif row.kind in SHARED:
         assert set(map(len, flat(it))) != {2}, "what is shared by all rows is not mapped"
-    elif isinstance(it, Store | memlib.Recollection | memlib.KVCache):
+    elif isinstance(it, Store | ShardedStore | memlib.Recollection | memlib.KVCache):
         # one memory for all: the inputs are mapped as a whole
         many = [x.unsqueeze(0).repeat(3, *[1] * x.ndim) for x in inputs]
         found = torch.vmap(lambda *inputs: flat(row.call(it, *inputs)))(*many)
