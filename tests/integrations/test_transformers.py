@@ -418,7 +418,10 @@ def test_other_mistakes_are_named() -> None:
 
 def test_the_api_page_writes_its_signature() -> None:
     """The book is built without the package, so the page can't find it out."""
-    page = (Path(__file__).parents[2] / "book/api_models.md").read_text(encoding="utf-8")
+    path = Path(__file__).parents[2] / "book/api_models.md"
+    if not path.exists():
+        pytest.skip("the archive of the sources holds no book")
+    page = path.read_text(encoding="utf-8")
     parameters = inspect.signature(MemoryCache).parameters.values()
     bare = inspect.Signature([p.replace(annotation=inspect.Parameter.empty) for p in parameters])
     assert f":: MemoryCache{bare}\n" in page
