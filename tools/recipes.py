@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from io import TextIOWrapper
 from multiprocessing import forkserver
 from pathlib import Path
 from unittest.mock import patch
@@ -189,6 +190,8 @@ def _child(folder: Path, optional: bool, settings: dict[str, str]) -> None:
     os.environ.update(settings)
     for number, name in ((1, "said"), (2, "errors")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    assert isinstance(sys.stdout, TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=True)  # in the order of what its processes say
     os.chdir(folder / "empty")
     sys.argv = ["recipe.py"]
     if not optional:  # what a recipe does not name it does without
