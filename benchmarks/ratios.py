@@ -100,6 +100,11 @@ def _batches(figures: Any) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def _searches(figures: Any) -> list[dict[str, Any]]:
+    """A database's rows have a way each: here all in one."""
+    return [{f"{row['way']}_ms": row["ms"] for row in figures["rows"]}]
+
+
 DYNAMIC = "`DynamicCache` of transformers"
 STATIC = "`StaticCache` of transformers"
 COMPARED = {
@@ -168,12 +173,22 @@ COMPARED = {
         ("batch",),
         "a copy task, forward and backward",
     ),
+    "pgvector": Compared(
+        _searches,
+        {"memlib.Store": "`Store`, exact"},
+        {
+            "pgvector, exact": "PostgreSQL with pgvector, exact",
+            "pgvector, HNSW at 100": "PostgreSQL with pgvector, HNSW",
+        },
+        (),
+        "the nearest among all pairs, and the read",
+    ),
     "pretrained": Compared(
         _rows,
-        {"memlib": "`MemoryCache` in a model of transformers"},
+        {"memlib": "`MemoryCache`"},
         {"dynamic": DYNAMIC, "static": STATIC},
         ("model", "batch", "tokens"),
-        "decoding one token through all layers",
+        "decoding one token with a whole model",
     ),
     "store": Compared(
         _queries,
@@ -212,13 +227,18 @@ def recorded(folder: Path = records.RESULTS) -> dict[str, dict[str, Any]]:
 def leads(folder: Path = records.RESULTS) -> Iterator[Lead]:
     """Go through all that is recorded: a lead for each pair of ways."""
     for name, record in recorded(folder).items():
-        one = COMPARED[name]
-        rows = one.rows(record["figures"])
-        for way, ours in one.ours.items():
-            for peer, other in one.others.items():
-                timings = list(_timings(rows, f"{way}_ms", f"{peer}_ms", one.settings))
-                if timings:
-                    yield Lead(name, one.task, ours, other, timings)
+        yield from of_figures(name, record["figures"])
+
+
+def of_figures(name: str, figures: Any) -> Iterator[Lead]:
+    """Go through the pairs of ways of one benchmark."""
+    one = COMPARED[name]
+    rows = one.rows(figures)
+    for way, ours in one.ours.items():
+        for peer, other in one.others.items():
+            timings = list(_timings(rows, f"{way}_ms", f"{peer}_ms", one.settings))
+            if timings:
+                yield Lead(name, one.task, ours, other, timings)
 
 
 def _timings(

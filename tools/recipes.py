@@ -170,6 +170,8 @@ def run(recipe: Recipe) -> str:
         folder = Path(name)
         (folder / "empty").mkdir()
         (folder / "recipe.py").write_text(recipe.code, encoding="utf-8")
+        for told in ("said", "errors"):  # there, too, where the process ends before it begins
+            (folder / told).touch()
         process = _context().Process(target=_child, args=(folder, bool(recipe.needs), settings))
         process.start()
         process.join(SECONDS)

@@ -21,7 +21,7 @@ from experiments import files, records
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "results" / "status.json"
-LOOKED_UP = re.compile(r"^\.\. auto|<!-- proof: |^- <a id=", re.M)
+LOOKED_UP = re.compile(r"^\.\. auto|^- <a id=|^<!-- proof: (claims|leads|pages) -->", re.M)
 STACK = ("jupyter-book", "sphinx", "sphinx-book-theme", "matplotlib")
 
 
@@ -51,6 +51,9 @@ def measure(work: Path, out: Path) -> dict[str, Any]:
     if not pages or not executed.exists():
         raise FileNotFoundError(f"{out} must hold the built book; run `make book` first")
     costs = json.loads(executed.read_text(encoding="utf-8"))
+    notebooks = {path.stem for path in reading.BOOK.glob("*.ipynb")} & {p.stem for p in pages}
+    if missing := notebooks - costs.keys():
+        raise ValueError(f"{executed} must hold every notebook; it has no {sorted(missing)}")
     here = records.here()
     here["versions"] |= {name: version(name) for name in STACK}
     return here | {"pages": {path.stem: page(path, costs) for path in pages}}

@@ -47,7 +47,7 @@ def read_cost(
         network: bytes a second and seconds a message, as in `memlib.store.NETWORKS`.
 
     Returns:
-        Of a rank: "bytes held" (keys, values and ids), and of a read without gradients the
+        What a rank has, "bytes held" (keys, values and ids), and of a read without gradients the
         "messages" it sends, their "bytes sent", and the "seconds" that takes.
 
     Raises:

@@ -55,9 +55,9 @@ class KVCache(_Entering):
 
     Note:
         Gradients flow through the tokens of one call and never into those of earlier calls.
-        `DistributedDataParallel` refuses it alone, for want of parameters, and `torch.func.vmap`,
-        since it changes in place; `torch.export` takes it as a part of a module. `copy.copy` shares
-        its buffers, as of any module.
+        It has no parameters: `DistributedDataParallel` finds nothing to do and refuses it alone.
+        It is changed in place, and `torch.func.vmap` refuses that; `torch.export` takes it as a
+        part of a module. `copy.copy` shares its buffers, as of any module.
 
     Example:
         >>> import torch

@@ -227,8 +227,11 @@ def test_status_measures_the_built_pages(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="run `make book` first"):
         status.measure(work, out)
     (out / "book" / "ntm.html").write_text("a" * 5000)
-    for name in ("map", "status", "api_verbs", "gone"):
+    for name in ("map", "systems", "status", "api_verbs", "gone"):
         (out / "book" / f"{name}.html").write_text("b")
+    (work / "executed.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"must hold every notebook; it has no \['ntm'\]"):
+        status.measure(work, out)
     cost = {"key": "", "cpu": 12.34, "wall": 20.0, "megabytes": 300.4}
     (work / "executed.json").write_text(json.dumps({"ntm": cost}))
     found = status.measure(work, out)
@@ -236,7 +239,8 @@ def test_status_measures_the_built_pages(tmp_path: Path) -> None:
     assert (page["bytes"], page["cpu"], page["megabytes"]) == (5000, 12.3, 300)
     assert page["gzip"] < 100
     assert page["minutes"] > 10
-    assert found["pages"]["map"].keys() == {"bytes", "gzip", "minutes"}
+    for name in ("map", "systems"):
+        assert found["pages"][name].keys() == {"bytes", "gzip", "minutes"}
     for name in ("status", "api_verbs", "gone"):  # looked up, not read
         assert found["pages"][name].keys() == {"bytes", "gzip"}
     assert {"torch", "sphinx", "memlib"} <= found["versions"].keys()

@@ -238,6 +238,23 @@ class TestRatios:
         assert there - ratios.recorded().keys() == there & ratios.ASIDE.keys()
         assert {lead.benchmark for lead in ratios.leads()} == ratios.recorded().keys()
 
+    def test_each_form_of_record_comes_to_rows_of_times(self):
+        """Of those that need a peer or hours, and may not be recorded yet."""
+        rates = [
+            {"way": way, "batch": batch, "pairs_a_second": rate}
+            for way, batch, rate in (("durable", 1, 500), ("sqlite", 1, 1000), ("blob", 1, 250))
+        ]
+        searches = [{"way": "memlib.Store", "ms": 2.0}, {"way": "pgvector, exact", "ms": 1.0}]
+        models = [{"model": "GPT-2", "batch": 1, "memlib_ms": 4.0, "dynamic_ms": 8.0}]
+        given = {
+            "durable": ({"rates": rates}, [0.5, 2.0]),
+            "pgvector": ({"rows": searches}, [0.5]),
+            "pretrained": ({"rows": models}, [2.0]),
+        }
+        for name, (figures, ratio) in given.items():
+            found = ratios.of_figures(name, figures)
+            assert [lead.mean for lead in found] == pytest.approx(ratio), name
+
     def test_they_agree_with_what_the_benchmarks_computed_themselves(self):
         found = {(lead.ours, lead.other): lead.mean for lead in ratios.leads()}
         record = json.loads((records.RESULTS / "benchmark_dnc.json").read_text())["figures"]

@@ -140,8 +140,9 @@ class MemoryLayer(CacheLayerMixin):
         details = {"total": self.total, "weights": self.looks}
         scores = self.rule(ledger, **{name: details[name] for name in self.wants})
         ledger._check_scores(scores, self.n)
-        scores = scores.masked_fill(ledger.positions < 0, -torch.inf)  # padding goes first
-        self._keep(_best(scores, columns, self.n))
+        place = scores.argsort(dim=1, descending=True, stable=True).argsort(1)  # 0 is the best
+        place = place.masked_fill(ledger.positions < 0, self.held)  # padding goes first
+        self._keep(_best(-place.double(), columns, self.n))
 
     def told_weights(self, weights: Tensor) -> None:
         """Take in the weights (B, H, T, N) of the newest tokens."""
