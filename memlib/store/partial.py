@@ -128,8 +128,10 @@ def _by_kernel(
 ) -> Tensor:
     query, keys, _ = _as_dot_product(query, keys, measure, strength.squeeze(-1).to(query.dtype))
     width, value_width = query.shape[-1], values.shape[-1]
-    query, keys = (F.pad(x, (0, max(0, value_width - width))) for x in (query, keys))
-    values = F.pad(values, (0, max(0, width - value_width)))
+    if value_width > width:  # the kernel wants one width; to pad by nothing would be a copy
+        query, keys = (F.pad(x, (0, value_width - width)) for x in (query, keys))
+    elif value_width < width:
+        values = F.pad(values, (0, width - value_width))
     query, keys, values = (x.contiguous().unsqueeze(1) for x in (query, keys, values))
     parts = max(1, streaming._parts(query, keys))
     split: Any = _MergedKernel.apply

@@ -1,42 +1,26 @@
 """A store over several machines: each rank of `torch.distributed` holds a part of the pairs."""
 
 import os
-from collections.abc import Callable
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from memlib import _checks as checks
 from memlib.store import shards
+from memlib.store.changing import Changing, together
 from memlib.store.ranks import Ranks
-from memlib.store.spread import Spread
 from memlib.store.store import Store
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-F = TypeVar("F", bound=Callable[..., Any])
 Queries = Literal["same", "own"]
 
 
-def _together(verb: F) -> F:
-    """Let a verb be that of the shard where there is no other rank; threads take turns."""
-
-    @wraps(verb)
-    def call(self: "ShardedStore", *args: Any, **kwargs: Any) -> Any:
-        with self.shard._lock:
-            if self._ranks.size == 1:
-                return getattr(self.shard, verb.__name__)(*args, **kwargs)
-            return verb(self, *args, **kwargs)
-
-    return cast(F, call)
-
-
-class ShardedStore(Spread):
+class ShardedStore(Changing):
     r"""A `Store` in parts, one on each rank, changed in place: :math:`r = \sum_i w_i r_i`.
 
     It has the verbs of `Store`, with the same arguments, and gives the same: the k nearest of all
@@ -117,7 +101,7 @@ class ShardedStore(Spread):
         held = self.shard._held if self._ranks.size == 1 else self._held.sum(0)
         return torch.from_numpy(held.copy()).to(self.shard.ids.device)
 
-    @_together
+    @together
     def address(
         self, query: Tensor, k: int, *, strength: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor]:
@@ -142,7 +126,7 @@ class ShardedStore(Spread):
         self, query: Tensor, k: int, *, strength: float | Tensor = ..., need_weights: bool
     ) -> Tensor | tuple[Tensor, Tensor, Tensor]: ...
 
-    @_together
+    @together
     def read(
         self,
         query: Tensor,
@@ -157,7 +141,7 @@ class ShardedStore(Spread):
         value, ids, weights = self._nearest("read", query, k, strength)
         return (value, ids, weights) if need_weights else value
 
-    @_together
+    @together
     def near(self, query: Tensor, distance: float) -> Tensor:
         """See `Store.near`."""
         query, _, _, lengths = self._asked("near", query, 1.0)
@@ -165,71 +149,6 @@ class ShardedStore(Spread):
         search = partial(self.shard.near, distance=distance)
         found = [self._collected("near", partial(search, q), q, distance) for q in asked]
         return found[self._ranks.rank if lengths else 0]
-
-    @_together
-    def add(self, keys: Tensor, values: Tensor, *, lengths: Tensor | None = None) -> Tensor:
-        """See `Store.add`."""
-        shard, rank, rows = self.shard, self._ranks.rank, len(self.shard.ids)
-        new, told = self._agree(
-            "add", lambda: shard._check_pairs(keys, values, lengths),
-            *self._alike(keys, values, lengths),
-            part=lambda new: np.zeros(rows, int) if new is None else new,
-        )  # fmt: skip
-        shares = told if self.queries == "own" else shards.shares(self._held, new, self._next)
-        before, mine = shares[:rank].sum(0), shares[rank]
-        first = self._next + before  # the id of a row's first pair here
-        begin, skip = (first, 0 * before) if self.queries == "own" else (self._next, before)
-        pick = skip[:, None] + np.arange(mine.max(initial=0))
-        row = torch.arange(rows).unsqueeze(1)
-        pick = torch.from_numpy(pick.clip(max=max(0, keys.shape[1] - 1)))
-
-        def change() -> None:
-            shard._ring = shard._ring and bool((first == shard._next).all())
-            shard._next = first.copy()
-            shard.add(keys[row, pick], values[row, pick], lengths=torch.from_numpy(mine))
-
-        self._agree("add", change)
-        order = np.arange(keys.shape[1])
-        ids = np.where(order < new[:, None], begin[:, None] + order, -1)
-        return torch.from_numpy(ids).to(shard.ids.device)
-
-    @_together
-    def overwrite(self, ids: Tensor, keys: Tensor, values: Tensor) -> None:
-        """See `Store.overwrite`."""
-        shard = self.shard
-
-        def check() -> tuple[Tensor, ...]:
-            shard._check_pairs(keys, values, None)
-            checks.integers("ids", ids)
-            checks.shape("ids", ids, "(B, T)", B=len(keys), T=keys.shape[1])
-            return ids.long(), keys, values
-
-        (ids, *pairs), _, _ = self._joined("overwrite", check, *self._alike(ids, keys, values))
-        order = ids.sort().values
-        if (twice := (order[:, 1:] == order[:, :-1]) & (order[:, 1:] >= 0)).any():
-            raise ValueError(
-                f"ids must differ within a row; got {int(order[:, 1:][twice][0])} twice"
-            )
-        mine = self._mine("overwrite", ids)
-        self._agree("overwrite", lambda: shard.overwrite(mine, *pairs))
-
-    @_together
-    def delete(self, ids: Tensor) -> None:
-        """See `Store.delete`."""
-        (every,), _, _ = self._joined("delete", lambda: [self._in_rows(ids)], *self._alike(ids))
-        mine = self._mine("delete", every)
-        self._agree("delete", lambda: self.shard.delete(mine))
-
-    @_together
-    def get(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Store.get`."""
-        (every,), own, _ = self._joined("get", lambda: [self._in_rows(ids)], *self._alike(ids))
-        mine = self._mine("get", every)
-        pairs, _ = self._agree("get", lambda: self.shard.get(mine))
-        keys, values = (self._back(self._ranks.total(x), own) for x in pairs)
-        return keys.reshape(*ids.shape, keys.shape[-1]), values.reshape(
-            *ids.shape, values.shape[-1]
-        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write each shard to a file of its own in a folder, which any number of ranks opens.
