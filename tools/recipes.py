@@ -193,6 +193,7 @@ def _child(folder: Path, optional: bool, settings: dict[str, str]) -> None:
     assert isinstance(sys.stdout, TextIOWrapper)
     sys.stdout.reconfigure(line_buffering=True)  # in the order of what its processes say
     os.chdir(folder / "empty")
+    os.environ.pop("PYTHONUNBUFFERED", None)  # a line of a recipe's own processes is one write
     sys.argv = ["recipe.py"]
     if not optional:  # what a recipe does not name it does without
         sys.modules.update(dict.fromkeys(OPTIONAL))  # type: ignore[arg-type]
