@@ -26,6 +26,7 @@ import torch
 from torch import Generator, Tensor
 
 from benchmarks.ntm import timed
+from memlib import teaching
 from memlib.store import Store
 from memlib.store.indexes import faiss
 
@@ -57,7 +58,7 @@ def facts() -> tuple[Tensor, Tensor, Tensor]:
     """Return the same of the chapter's facts, made by its own cells."""
     cells = json.loads(CHAPTER.read_text(encoding="utf-8"))["cells"]
     source = {cell["id"]: "".join(cell["source"]) for cell in cells}
-    page: dict[str, Any] = {}
+    page: dict[str, Any] = {"teaching": teaching}
     with contextlib.redirect_stdout(None):
         for name in ("imports", "embed", "facts", "phrasings"):
             exec(compile(source[name], f"cell {name} of {CHAPTER.name}", "exec"), page)

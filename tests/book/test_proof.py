@@ -90,6 +90,12 @@ CHANGES = {
     ),
     "a timing": ("benchmark_dnc", scaled("figures", "rows", 0, "memlib_ms"), "benchmarks"),
     "a version": ("benchmark_dnc", scaled("versions", "torch"), "benchmarks"),
+    "a rate of a folder": (
+        "benchmark_durable",
+        scaled("figures", "rates", 0, "pairs_a_second"),
+        "systems",
+    ),
+    "a recall": ("benchmark_pgvector", scaled("figures", "rows", 0, "recall"), "systems"),
     "a weight": ("status", scaled("pages", "ntm", "bytes"), "status"),
     "a version of the build": ("status", scaled("versions", "sphinx"), "status"),
     "an explorable": (

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("benchmarks")  # a part of the repository, not of the package
 
-from benchmarks import before
+from benchmarks import before, store
 from experiments import keys
 
 SLOW = 0.002  # seconds
@@ -122,3 +122,9 @@ def test_a_commit_is_told_with_what_has_changed_since(tmp_path):
     assert before.commit(path.parent) == "unknown"  # a folder in a checkout is none
     path.write_text("1\n")
     assert before.commit(tmp_path) == f"{found}, changed"
+
+
+def test_the_benchmark_of_stores_asks_the_questions_of_the_chapter():
+    keys, values, query = store.facts()
+    assert keys.shape[1] == values.shape[1] > 1_000
+    assert query.shape == (1, max(store.QUERIES), keys.shape[-1])
