@@ -201,8 +201,6 @@ COMPARED = {
 }
 ASIDE = {  # records that compare memlib with nothing that a user would pick instead
     "before": "memlib before and after a change",
-    "durable": "what a folder that survives costs; on the page In your own system",
-    "pgvector": "what a database misses, and takes; on the page In your own system",
     "explore": "how the explorables feel; on the page Status",
     "import_time": "what importing takes; on the page Status",
 }
