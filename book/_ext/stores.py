@@ -50,7 +50,24 @@ def durable(folder: Path) -> str:
         f"the second {huge['second read']:.1f} s; the most memory that the process has at a time "
         f"is {huge['peak bytes'] / 1e9:.1f} GB."
     )
-    return f"{_told(record, 'Measured')}\n\n{table(head, rows, SHORT)}\n\n{said}"
+    parts = [_told(record, "Measured"), table(head, rows, SHORT), said, survived(folder)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def survived(folder: Path) -> str:
+    """How often a store was killed and damaged, and what came of it."""
+    path = folder / "durability.json"
+    if not path.exists():
+        return ""
+    (*_, run) = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    kills, damages = run["kills"], run["damages"]
+    return (
+        f"Its process was killed at {kills['count']:,} random moments, among "
+        f"{kills['acknowledged']:,} acknowledged calls: {kills['wrong']} times the store was not "
+        f"what had been acknowledged. Of {damages['count']:,} random damages to its files "
+        f"{len(damages['wrong'])} were neither harmless nor found (`{run['command']}`, "
+        f"{run['date']})."
+    )
 
 
 def pgvector(folder: Path) -> str:

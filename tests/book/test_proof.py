@@ -95,6 +95,7 @@ CHANGES = {
         scaled("figures", "rates", 0, "pairs_a_second"),
         "systems",
     ),
+    "kills survived": ("durability", scaled("runs", 0, "kills", "acknowledged"), "systems"),
     "a recall": ("benchmark_pgvector", scaled("figures", "rows", 0, "recall"), "systems"),
     "a weight": ("status", scaled("pages", "ntm", "bytes"), "status"),
     "a version of the build": ("status", scaled("versions", "sphinx"), "status"),
