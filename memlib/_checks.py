@@ -197,6 +197,14 @@ def within(name: str, value: Tensor, low: float, high: float = math.inf) -> None
         raise ValueError(f"{name} must be {rule}; got {value[outside][0]:g}")
 
 
+def differ(name: str, ids: Tensor, where: str) -> None:
+    """Check that ids (..., K) differ among the last K; those below 0 are none."""
+    order = ids.sort(dim=-1).values
+    twice = (order[..., 1:] == order[..., :-1]) & (order[..., 1:] >= 0)
+    if anywhere(twice):
+        raise ValueError(f"{name} must differ {where}; got {int(order[..., 1:][twice][0])} twice")
+
+
 def has_nan(value: Tensor) -> bool:
     """Whether an eager tensor holds NaN; False where values may not be looked at."""
     # the difference of two infinities is NaN, too

@@ -70,11 +70,7 @@ class Changing(Spread):
             return ids.long(), keys, values
 
         (ids, *pairs), _, _ = self._joined("overwrite", check, *self._alike(ids, keys, values))
-        order = ids.sort().values
-        if (twice := (order[:, 1:] == order[:, :-1]) & (order[:, 1:] >= 0)).any():
-            raise ValueError(
-                f"ids must differ within a row; got {int(order[:, 1:][twice][0])} twice"
-            )
+        checks.differ("ids", ids, "within a row")
         mine = self._mine("overwrite", ids)
         self._agree("overwrite", lambda: shard.overwrite(mine, *pairs))
 

@@ -139,9 +139,5 @@ def _checked(query: Tensor, k: int, ids: Tensor, keys: Tensor, values: Tensor) -
         checks.shape(f"the engine's {name}", x, rule, M=width, **found)
         checks.alike(query=query, **{f"the engine's {name}": x})
     checks.together(query=query, **{"the engine's ids": ids})
-    order = ids.sort(dim=-1).values
-    twice = (order[..., 1:] == order[..., :-1]) & (order[..., 1:] >= 0)
-    if checks.anywhere(twice):
-        got = int(order[..., 1:][twice][0])
-        raise ValueError(f"the engine's ids must differ for each query; got {got} twice")
+    checks.differ("the engine's ids", ids, "for each query")
     return torch.where(ids < 0, -1, ids.long())

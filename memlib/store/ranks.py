@@ -127,19 +127,19 @@ class Ranks:
 
     def enter(self, x: Tensor) -> Tensor:
         """Return what is shared as a part; its gradient is the sum of those of the parts."""
-        return self._apply(_Enter, x)
+        return self._linear("enter", x)
 
     def total(self, x: Tensor) -> Tensor:
         """Return the sum of the parts."""
-        return self._apply(_Total, x)
+        return self._linear("total", x)
 
     def gather(self, x: Tensor) -> Tensor:
         """Return the parts of all ranks, of one shape, (R, ...)."""
-        return self._apply(_Gather, x)
+        return self._linear("gather", x)
 
     def own(self, x: Tensor) -> Tensor:
         """Return of (R, ...) what is this rank's."""
-        return self._apply(_Own, x)
+        return self._linear("own", x)
 
     def join(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
         """Return the parts (B, n, ...) of all ranks, of these lengths n, one after the other."""
@@ -147,53 +147,32 @@ class Ranks:
         parts = self.gather(F.pad(x, (*(0, 0) * (x.ndim - 2), 0, padding)))
         return torch.cat([parts[r, :, :n] for r, n in enumerate(lengths)], dim=1)
 
-    def _apply(self, function: Any, x: Tensor) -> Tensor:
-        result: Tensor = function.apply(self, x)
+    def _linear(self, name: str, x: Tensor) -> Tensor:
+        apply: Any = _Linear.apply
+        result: Tensor = apply(self, x, name)
         return result
 
 
-class _Enter(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, ranks: Ranks, x: Tensor) -> Tensor:
-        ctx.ranks = ranks
-        return x.view_as(x)
+class _Linear(torch.autograd.Function):
+    """One of the four; its backward is the other one of its pair."""
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        return None, ctx.ranks.total(grad)
-
-
-class _Total(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, ranks: Ranks, x: Tensor) -> Tensor:
-        ctx.ranks = ranks
-        return ranks.sum(x)
+    def forward(ctx: Any, ranks: Ranks, x: Tensor, name: str) -> Tensor:
+        ctx.ranks, ctx.other = ranks, BACKWARD[name]
+        return FORWARD[name](ranks, x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        return None, ctx.ranks.enter(grad)
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
+        return None, getattr(ctx.ranks, ctx.other)(grad), None
 
 
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, ranks: Ranks, x: Tensor) -> Tensor:
-        ctx.ranks = ranks
-        return ranks.stack(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        return None, ctx.ranks.own(grad)
-
-
-class _Own(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, ranks: Ranks, x: Tensor) -> Tensor:
-        ctx.ranks = ranks
-        return x[ranks.rank].clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        return None, ctx.ranks.gather(grad)
+FORWARD: dict[str, Callable[[Ranks, Tensor], Tensor]] = {
+    "enter": lambda _, x: x.view_as(x),
+    "total": lambda ranks, x: ranks.sum(x),
+    "gather": lambda ranks, x: ranks.stack(x),
+    "own": lambda ranks, x: x[ranks.rank].clone(),
+}
+BACKWARD = {"enter": "total", "total": "enter", "gather": "own", "own": "gather"}
 
 
 def fingerprint(*given: object) -> int:

@@ -35,14 +35,19 @@ def case(run: Case) -> Case:
     return run
 
 
-def start(rank: int, folder: str, answers: Any) -> None:
-    """In one of three processes: run every case in every group."""
+def meet(rank: int, folder: str, seconds: int) -> None:
+    """Join the three processes, which wait so long for one another."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=3,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(seconds=seconds),
     )  # fmt: skip
+
+
+def start(rank: int, folder: str, answers: Any) -> None:
+    """In one of three processes: run every case in every group."""
+    meet(rank, folder, seconds=60)
     groups = {size: dist.new_group(list(range(size))) for size in SIZES}
     told: dict[tuple[str, int], str | None] = {}
     for (name, run), (size, group) in product(CASES.items(), groups.items()):
@@ -66,12 +71,7 @@ def _tell(run: Case, *args: Any) -> str | None:
 
 def die(rank: int, folder: str, answers: Any) -> None:
     """In one of three processes, of which the last is killed while it reads."""
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=3,
-        timeout=timedelta(seconds=3),
-    )  # fmt: skip
+    meet(rank, folder, seconds=3)
     store, keys, _values = filled(None)
     store.save(Path(folder, "saved"))
     store.read(keys[:, :2], 3)

@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def told(tmp_path_factory):
     every = [answers.get() for _ in ranks]
     for rank in ranks:
         rank.join()
-        assert rank.exitcode == 0
+        assert rank.exitcode == 0, "\n".join(filter(None, chain(*map(dict.values, every))))
     return every
 
 

@@ -59,6 +59,10 @@ class Attached:
 
     _undo: list[Callable[[], object]]
 
+    def _check_attached(self) -> None:
+        if not self._undo:
+            raise ValueError("a memory must be attached to be filled; this one was detached")
+
     def detach(self) -> None:
         """Leave the model as it was before, to the bit; a second time does nothing."""
         undone(self._undo)

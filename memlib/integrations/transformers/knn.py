@@ -100,8 +100,7 @@ class KNNMemory(Attached):
             TypeError: ids are no integers.
             ValueError: wrong shapes, a segment below 1, or a memory that is detached.
         """
-        if not self._undo:
-            raise ValueError("a memory must be attached to be filled; this one was detached")
+        self._check_attached()
         self._filling, count = True, 0
         try:
             for part, real in parts(self._model, ids, mask, segment, overlap=1):

@@ -101,8 +101,7 @@ class MemorizingMemory(Attached, nn.Module):
             TypeError: ids are no integers.
             ValueError: wrong shapes, a segment below 1, or a memory that is detached.
         """
-        if not self._undo:
-            raise ValueError("a memory must be attached to be filled; this one was detached")
+        self._check_attached()
         self._new, count = [], 0
         try:
             for _, real in parts(self._model[0], ids, mask, segment, overlap=0):
