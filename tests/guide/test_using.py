@@ -12,7 +12,7 @@ import recipes
 import memlib
 
 ROOT = recipes.ROOT
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())  # however it is broken
 PAGE = (ROOT / "book" / "using.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "book" / "recipes.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
