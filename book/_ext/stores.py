@@ -61,12 +61,16 @@ def survived(folder: Path) -> str:
         return ""
     (*_, run) = json.loads(path.read_text(encoding="utf-8"))["runs"]
     kills, damages = run["kills"], run["damages"]
+
+    def but(wrong: int) -> str:
+        return f", but for {wrong:,}" if wrong else ""
+
     return (
         f"Its process was killed at {kills['count']:,} random moments, among "
-        f"{kills['acknowledged']:,} acknowledged calls: {kills['wrong']} times the store was not "
-        f"what had been acknowledged. Of {damages['count']:,} random damages to its files "
-        f"{len(damages['wrong'])} were neither harmless nor found (`{run['command']}`, "
-        f"{run['date']})."
+        f"{kills['acknowledged']:,} acknowledged calls; the power was never cut. Each time the "
+        f"store held what had been acknowledged{but(kills['wrong'])}. Each of "
+        f"{damages['count']:,} random damages to its files was harmless or found"
+        f"{but(len(damages['wrong']))} (`{run['command']}`, {run['date']})."
     )
 
 
