@@ -1,14 +1,19 @@
 """Published claims (`results/published_claims.json`) beside our records, and a verdict on each.
 
 A claim is a number that a paper prints, or an order that it states: that one machine does better
-than another. The verdict is computed by one rule each, and never typed:
+than another. Whether it can be compared is a judgement, which stands in the claim:
+
+- it is *not comparable* where the book does not try it, or where a difference of conditions could
+  decide the outcome alone; the claim gives the reason.
+
+The verdict on any other is computed, by one rule each:
 
 - a number is *reached* where ours is as good, or no further off than one spread: the larger of the
-  standard deviations over runs, the paper's and ours;
+  standard deviations over runs, the paper's and ours; where the source has only words, a limit in
+  the claim says how they are read;
 - an order is *reached* where our means differ in its direction by more than the larger spread of
   the two;
-- a claim that the book does not try, or tries under other conditions, is *not comparable*, with
-  the reason; any other is *not reached*.
+- else it is *not reached*.
 """
 
 import json
@@ -34,13 +39,15 @@ class Side:
 
     Attributes:
         file: name of the record, without its ending.
-        value: that is compared: the mean over runs, the median where some runs have none, or what
-            the record itself chose.
+        value: that is compared: the mean over runs, the median where some runs have none, or, where
+            `best`, that of the starts with the smallest training error.
         spread: standard deviation over runs, None for a single one.
         runs: of the record, that it was taken from.
         field: of a run, that was taken.
         groups: of the record, see `experiments.check`, that these runs belong to.
         count: how many starts there were; of one network a task, those of each.
+        best: whether one start of so many counts, a network each.
+        mean: over all starts, where one counts and the record has it.
     """
 
     file: str
@@ -50,6 +57,8 @@ class Side:
     field: str
     groups: tuple[check.Group, ...]
     count: int
+    best: bool = False
+    mean: float | None = None
 
     @property
     def state(self) -> str:
@@ -67,6 +76,7 @@ class Claim:
         unit: of the numbers.
         published, spread: the number, None for an order; its standard deviation over runs.
         words: the claim as the source puts it, where that is no number.
+        limit: as what number these words are read, where ours is one.
         sides: ours; none where the book has no number, two for an order.
         better: "less" or "more".
         why: what else is to be known.
@@ -82,6 +92,7 @@ class Claim:
     published: float | None
     spread: float | None
     words: str
+    limit: float | None
     sides: tuple[Side, ...]
     better: str
     why: str
@@ -97,9 +108,12 @@ class Claim:
             ahead = self._gain(one.value, two.value) > _widest(one.spread, two.spread)
             return REACHED if ahead else MISSED
         (side,) = self.sides
-        if self.published is None:
-            raise ValueError(f"{self.name}: a claim with one number needs a published one")
-        short = -self._gain(side.value, self.published)
+        goal = self.limit if self.published is None else self.published
+        if goal is None:
+            raise ValueError(
+                f"{self.name}: a claim with one number needs a published one or a limit"
+            )
+        short = -self._gain(side.value, goal)
         return REACHED if short <= _widest(self.spread, side.spread) else MISSED
 
     @property
@@ -149,8 +163,10 @@ def side(given: Mapping[str, Any], folder: Path = records.RESULTS) -> Side:
         starts = [start for model in record["models"] for start in model["restarts"]]
         count = len(record["models"][0]["restarts"])
         if field in record:
-            spread = record["sd_of_seeds"] if field == "mean" else None
-            return Side(file, record[field], spread, starts, field, tuple(mine), count)
+            single = (record["mean_of_seeds"], record["sd_of_seeds"])
+            mean, spread = single if field == "mean" else (None, None)
+            told = (file, record[field], spread, starts, field, tuple(mine), count)
+            return Side(*told, best=True, mean=mean)
         return _summary(file, starts, field, mine)
     wanted = given.get("where", {})
     runs = [r for r in record["runs"] if all(r.get(n) == v for n, v in wanted.items())]
@@ -229,10 +245,13 @@ def claims(folder: Path = records.RESULTS) -> Iterator[Claim]:
             published=told,
             spread=spread,
             words=_filled(given.get("words", ""), folder),
+            limit=given.get("limit"),
             sides=tuple(side(one, folder) for one in ([here] if "file" in here else here)),
             better=given["better"],
             why=given.get("why", ""),
-            apart=table["reasons"].get(given.get("reason"), given.get("reason", "")),
+            apart=_filled(
+                table["reasons"].get(given.get("reason"), given.get("reason", "")), folder
+            ),
         )
 
 

@@ -7,9 +7,11 @@ what a run of each costs. The rules of the verdicts are in `experiments.claims`.
 """
 
 import argparse
+import math
 import statistics
 import sys
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from experiments import check, claims, records, verify
@@ -17,18 +19,55 @@ from experiments.claims import Claim, Side
 
 
 def shown(value: float | None, spread: float | None = None) -> str:
-    """Return a number as people read it, with its spread.
+    """Return a number as people read it: three digits of it, or its spread beside it.
+
+    The spread has two digits, where it has as many, and the number its decimal places.
 
     Example:
-        >>> shown(67561), shown(12.835, 1.446), shown(0.00016)
-        ('67,561', '12.8 ± 1.4', '0.00016')
-        >>> shown(float("inf"))
-        'never'
+        >>> shown(67561), shown(12.835, 1.446), shown(11.0, 3.8), shown(27.3, 0.8)
+        ('67,561', '12.8 ± 1.4', '11.0 ± 3.8', '27.3 ± 0.8')
+        >>> shown(590.3, 263.1), shown(0.99992, 4.5e-05), shown(0.00016), shown(float("inf"))
+        ('590 ± 263', '0.999920 ± 0.000045', '0.00016', 'never')
     """
-    if value is None or value != value or value in (float("inf"), float("-inf")):
+    if value is None or not math.isfinite(value):
         return "none" if value is None else "never"
-    digits = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return f"{digits} ± {spread:.2g}" if spread else digits
+    if not spread:
+        return rounded(value, 3)
+    places = min(_places(spread, 2), max(map(_printed, (value, spread))))
+    return f"{value:,.{places}f} ± {spread:,.{places}f}"
+
+
+def rounded(value: float, digits: int) -> str:
+    """Return a number to so many digits, no whole one cut, and never with an exponent.
+
+    Example:
+        >>> rounded(1234.5, 3), rounded(0.9996, 3), rounded(999.7, 3), rounded(0.000012, 1)
+        ('1,234', '1', '1,000', '0.00001')
+    """
+    told = f"{value:,.{_places(value, digits)}f}"
+    return told.rstrip("0").rstrip(".") if "." in told else told
+
+
+def _places(value: float, digits: int) -> int:
+    """Decimal places that show so many digits of a number."""
+    return max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
+
+
+def _printed(value: float) -> int:
+    """Decimal places that a number has in its record."""
+    return max(0, -int(Decimal(repr(value)).normalize().as_tuple().exponent))
+
+
+def recorded(side: Side, unit: str) -> str:
+    """Say what a record has: a mean and its spread, one start of several, or who ever got there."""
+    if side.best:
+        one = f"; a start {shown(side.mean, side.spread)}" if side.mean is not None else ""
+        return f"{shown(side.value)} {unit}, the best of {side.count} starts by training error{one}"
+    if not math.isfinite(side.value):  # the middle run never got there
+        there = [shown(run[side.field]) for run in side.runs if run.get(side.field)]
+        after = f", after {' and '.join(there)} {unit}" if there else ""
+        return f"in {len(there)} of {len(side.runs)} runs{after}"
+    return f"{shown(side.value, side.spread)} {unit}"
 
 
 def unit(side: Side, seed: int | None = None) -> verify.Unit | None:
@@ -57,8 +96,8 @@ def of_run(run: Mapping[str, Any], field: str) -> float:
 
 def cost(claim: Claim) -> str:
     """Say what a run of each of a claim's sides took."""
-    units = [unit(side) for side in claim.sides]
-    seconds = sum(one.seconds or 0.0 for one in units if one)
+    units = {one.commands: one for one in map(unit, claim.sides) if one}  # two may be one run
+    seconds = sum(one.seconds or 0.0 for one in units.values())
     return f"{seconds:,.0f} s" if units else "not run here"
 
 
@@ -75,17 +114,21 @@ def again(claim: Claim, seed: int | None) -> int:
     print(f"{claim.name}: {claim.text} ({claim.cite}, {claim.where})")
     number = f"{shown(claim.published, claim.spread)} {claim.unit}  " if claim.published else ""
     print(f"  published  {number}{claim.words}")
-    status = 0
+    if claim.limit is not None:
+        print(f"  read as    {shown(claim.limit)} {claim.unit}")
+    status, made = 0, dict[tuple[str, ...], list[Any]]()
     for side in claim.sides:
         one = unit(side, seed)
         if one is None:
             print(f"{side.file} must have a run of seed {seed}; it has none", file=sys.stderr)
             return 2
         print(f"  {one.title}: {', '.join(one.commands)}", flush=True)
-        found = verify.perform(one)
+        if one.commands not in made:
+            made[one.commands] = verify.perform(one)
+        found = made[one.commands]
         old, new = (of_run(run, side.field) for run in (one.recorded, found[0]))
         agreed, wrong = verify.compare(one, found)
-        print(f"  recorded   {shown(side.value, side.spread)} {claim.unit}, {side.count} runs")
+        print(f"  recorded   {recorded(side, claim.unit)}; {side.count} runs")
         print(f"  this run   {shown(new)}, recorded {shown(old)}: ", end="")
         print(f"agrees {agreed}" if not wrong else f"differs: {'; '.join(sorted(wrong)[:5])}")
         status |= bool(wrong)

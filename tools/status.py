@@ -33,7 +33,7 @@ def page(path: Path, costs: dict[str, Any]) -> dict[str, Any]:
     if name in costs:
         found["cpu"] = round(costs[name]["cpu"], 1)
         found["megabytes"] = round(costs[name]["megabytes"])
-        found["minutes"] = reading.time(reading.load(name))
+        found["minutes"] = paths.minutes(f"[it]({name}.ipynb)")
     elif is_read(reading.BOOK / f"{name}.md"):
         found["minutes"] = paths.minutes(f"[it]({name}.md)")
     return found

@@ -3,23 +3,53 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from benchmarks import ratios
 from book._ext.tables import SHORT, broken, counted, ordered, table, titled
 from experiments import check, claims
-from experiments.reproduce import shown
+from experiments.reproduce import rounded, shown
+
+COMMAND = re.compile(r"python -m [\w. =-]+\w")  # code, or its hyphens become dashes
 
 # ---- Benchmarks ----
 
 
-def _lead(lead: ratios.Lead) -> list[str]:
+def _lead(lead: ratios.Lead, folder: Path) -> list[str]:
     low, high = (f(timing.ratio for timing in lead.timings) for f in (min, max))
     span = f"{shown(low)} to {shown(high)}" if len(lead.timings) > 1 else ""
     ratio = f"**{shown(lead.mean)}×**" if lead.mean < 1 else f"{shown(lead.mean)}×"
     lost = f"{len(lead.lost)} of {len(lead.timings)}"
-    return [f"{lead.ours}, {lead.task}", lead.other, ratio, span or "one setting", lost]
+    beside = broken(lead.other, *_known(lead, ratios.recorded(folder)[lead.benchmark]["figures"]))
+    return [f"{lead.ours}, {lead.task}", beside, ratio, span or "one setting", lost]
+
+
+def _known(lead: ratios.Lead, figures: Any) -> list[str]:
+    """What a ratio leaves out: the share of the nearest that is found, where the parts were."""
+    if lead.benchmark == "sharded":
+        cores, rows = counted(figures["cores"], "core"), figures["rows"]
+        more = sum(row["processes"] > figures["cores"] for row in rows)
+        where = f"all on one machine of {cores}, by loopback and no network"
+        return [f"{where}; {more} of {len(rows)} settings have more processes than cores"]
+    if lead.benchmark not in ("store", "pgvector"):
+        return []
+    ways = ratios.COMPARED[lead.benchmark]
+    rows, told = [*figures["rows"], *figures.get("facts", {"rows": []})["rows"]], []
+    for way, words in {**ways.ours, **ways.others}.items():
+        found = [row["recall"] for row in rows if row["way"] == way and "recall" in row]
+        if words in (lead.ours, lead.other) and min(found, default=1) < 1:
+            low, high = (rounded(f(found), 3) for f in (min, max))
+            effort = " at effort" + way.rpartition(" at")[2] if " at " in way else ""
+            told.append(f"{words}{effort}: recall {low}" + f" to {high}" * (low != high))
+    return told
+
+
+def _apart(one: float, two: float) -> str:
+    """Two times in milliseconds, with as many digits as tell them apart."""
+    digits = next((n for n in range(3, 6) if rounded(one, n) != rounded(two, n)), 6)
+    return f"{rounded(one, digits)} ms against {rounded(two, digits)}"
 
 
 def loses(folder: Path) -> str:
@@ -34,8 +64,9 @@ def loses(folder: Path) -> str:
     )
     rows = []
     for lead in found:
-        worst = [f"{t.setting}: {shown(t.ours)} ms against {shown(t.other)}" for t in lead.lost[:3]]
-        rows.append([*_lead(lead)[:3], _lead(lead)[4], broken(*worst)])
+        worst = [f"{t.setting}: {_apart(t.ours, t.other)}" for t in lead.lost[:3]]
+        name, beside, ratio, _, lost = _lead(lead, folder)
+        rows.append([name, beside, ratio, lost, broken(*worst)])
     head = ["memlib", "Beside", "Ratio", "Settings lost", "The worst of them"]
     return f"{said}\n\n{table(head, rows)}"
 
@@ -44,7 +75,7 @@ def leads(folder: Path) -> str:
     """All comparisons, the worst first."""
     found = sorted(ratios.leads(folder), key=lambda lead: lead.mean)
     head = ["memlib", "Beside", "Ratio, mean", "Lowest to highest", "Settings lost"]
-    return table(head, (_lead(lead) for lead in found))
+    return table(head, (_lead(lead, folder) for lead in found))
 
 
 def machines(folder: Path) -> str:
@@ -127,15 +158,19 @@ def explorables(folder: Path) -> str:
 
 
 def states(folder: Path) -> str:
-    """How many groups of each record are current, re-verified or stale, and why."""
+    """How many groups of each record are current, re-verified or stale; then each reason why."""
     reasons = json.loads((folder / check.STALE).read_text(encoding="utf-8"))
     found: dict[str, list[check.Group]] = {}
     for group in claims.groups(folder):
         found.setdefault(group.file, []).append(group)
-    rows = []
+    rows, why = [], dict[str, dict[str, None]]()
     for name, groups in found.items():
         told = [group.state for group in groups]
-        stale = [g.title for g in groups if g.state == "stale"]
-        why = dict.fromkeys(reasons.get(title) or reasons.get(name, "") for title in stale)
-        rows.append([f"`{name}`", *(str(told.count(s)) for s in claims.STATES), "; ".join(why)])
-    return table(["Record", *claims.STATES, "Why stale"], rows, SHORT)
+        rows.append([f"`{name}`", *(str(told.count(state)) for state in claims.STATES)])
+        for title in (group.title for group in groups if group.state == "stale"):
+            reason = reasons.get(title) or reasons.get(name, "no reason given")
+            reason = reason.partition("; one run takes")[0]  # that stands on Reproductions
+            why.setdefault(COMMAND.sub(r"`\g<0>`", reason), {})[f"`{name}`"] = None
+    listed = [f"- {reason}: {', '.join(names)}" for reason, names in why.items()]
+    stale = ["### Why some are stale", "\n".join(listed)] if listed else []
+    return "\n\n".join([table(["Record", *claims.STATES], rows, SHORT), *stale])

@@ -62,6 +62,7 @@ PAGE = """\
 <h1>This page is not here</h1>
 <p>Its address may have been written wrongly, or it has moved. Search the book for what it was
 about, or go on from the contents.</p>
+<noscript><p>The links below need JavaScript, to find the book from this address.</p></noscript>
 <form action="search.html" role="search">
 <input type="search" name="q" aria-label="Search the book"> <button>Search</button>
 </form>

@@ -9,8 +9,8 @@ from typing import Any
 
 from book._ext.tables import SHORT, broken, cited, counted, ordered, table, titled
 from experiments import cache_bytes, claims, reproduce
-from experiments.claims import Claim, Side
-from experiments.reproduce import shown
+from experiments.claims import Claim
+from experiments.reproduce import recorded, shown
 
 
 def counts(folder: Path) -> str:
@@ -40,9 +40,13 @@ def _claim(claim: Claim) -> list[str]:
     told = ""
     if claim.published is not None:
         told = f"{shown(claim.published, claim.spread)} {claim.unit}"
-    here = [_here(side, claim.unit) for side in claim.sides]
+    here = [
+        f"{recorded(side, claim.unit)}; {seeds(run['seed'] for run in side.runs)}"
+        for side in claim.sides
+    ]
     here[1:] = [f"against {one}" for one in here[1:]]
-    why = claim.apart or "; ".join(filter(None, (claim.said, claim.why)))
+    limit = f"judged against {shown(claim.limit)} {claim.unit}, " if claim.limit else ""
+    why = claim.apart or "; ".join(filter(None, (claim.said, limit + claim.why)))
     again = [f"**{claim.name}**", "no run of its own"]
     if claim.sides:
         state = {side.state for side in claim.sides}
@@ -57,15 +61,6 @@ def _claim(claim: Claim) -> list[str]:
         broken(f"**{claim.verdict}**", why),
         broken(*again),
     ]
-
-
-def _here(side: Side, unit: str) -> str:
-    if side.value == float("inf"):  # the middle run never got there
-        there = [run for run in side.runs if run.get(side.field)]
-        told = f"in {len(there)} of {counted(len(side.runs), 'run')}"
-    else:
-        told = f"{shown(side.value, side.spread)} {unit}"
-    return f"{told}; {seeds(run['seed'] for run in side.runs)}"
 
 
 def seeds(drawn: Iterable[int]) -> str:
@@ -114,11 +109,17 @@ def caches(folder: Path) -> str:
     rows = [
         [
             f"{model['name']}, {model['year']}",
-            f"{model['layers']} layers, {counted(model['kv_heads'], 'head')}, "
-            f"keys of {model['key_width']}, values of {model['value_width']}",
+            f"{model['layers']} layers, {_kept(model)}",
             f"{cache_bytes.cache_bytes(model, tokens=1):,}",
             model["source"],
         ]
         for model in models
     ]
     return table(["Model", "Published shape", "Bytes of its first token, here", "Read in"], rows)
+
+
+def _kept(model: dict[str, Any]) -> str:
+    keys, values = model["key_width"], model["value_width"]
+    if model.get("latent"):
+        return f"one latent of {keys} and one rotary key of {values}"
+    return f"{counted(model['kv_heads'], 'head')}, keys of {keys}, values of {values}"

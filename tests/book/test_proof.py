@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import build
+import paths
 import pytest
 import status
 import yaml
 
-from book._ext import proof
+from book._ext import measured, proof
 from experiments import claims, records
 
 BOOK = records.ROOT / "book"
@@ -152,6 +153,53 @@ def test_every_claim_headline_and_shape_is_on_the_page() -> None:
     assert [model["name"] for model in models if model["name"] not in page] == []
 
 
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_a_number_and_its_spread_have_the_same_decimals_and_none_an_exponent(page: str) -> None:
+    text = proof.filled(source(page))
+    assert re.findall(r"\d\.?\d*e[+-]\d+", text) == []
+    pairs = re.findall(r"([\d,.]+) ± ([\d,.]*\d)", text)
+    assert [pair for pair in pairs if len({len(x.partition(".")[2]) for x in pair}) > 1] == []
+    assert bool(pairs) == (page == "reproductions")
+
+
+def test_a_latent_is_no_head() -> None:
+    page = proof.filled(source("reproductions"))
+    assert "61 layers, one latent of 512 and one rotary key of 64" in page
+    assert "61 layers, 1 head" not in page
+
+
+def test_a_ratio_says_what_it_leaves_out() -> None:
+    """What an approximate search finds, and that processes of one machine are no network."""
+    page = proof.filled(source("benchmarks"))
+    figures = {name: record["figures"] for name, record in measured.ratios.recorded().items()}
+    found = [row["recall"] for row in figures["store"]["facts"]["rows"] if "recall" in row]
+    assert f"HNSW: recall {min(found):.3f} to 1" in page
+    (row,) = (r for r in figures["pgvector"]["rows"] if r["way"].endswith("at 100"))
+    assert f"HNSW at effort 100: recall {row['recall']:.3f}" in page
+    assert f"on one machine of {figures['sharded']['cores']} cores, by loopback" in page
+    assert "gpu" not in figures, "the page says that nothing of it ran on a GPU"
+
+
+def test_two_times_are_told_apart() -> None:
+    assert measured._apart(13.164, 13.162) == "13.164 ms against 13.162"
+    assert measured._apart(57.8, 57.3186) == "57.8 ms against 57.3"
+    page = proof.filled(source("benchmarks"))
+    assert re.findall(r"([\d.,]+) ms against \1\b", page) == []
+
+
+def test_a_reason_is_told_once_and_its_commands_are_code(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(records.RESULTS, tmp_path / "results"))
+    names, command = ("ntm_ngrams", "ntm_repeat_copy"), "python -m experiments ntm --seed 0"
+    for name in names:
+        _change(folder / f"{name}.json", _old)
+    reasons = {name: f"planted: {command}; one run takes {i} s" for i, name in enumerate(names)}
+    _change(folder / "stale.json", lambda record: record.clear() or record.update(reasons))
+    page = proof.filled(source("status"), folder)
+    assert f"- planted: `{command}`: `ntm_ngrams`, `ntm_repeat_copy`" in page
+    assert page.count("planted") == 1
+    assert re.findall(r"(?<!\S)--\w", re.sub(r"`[^`]*`", "", page)) == []
+
+
 def test_where_memlib_loses_comes_first_and_is_told_in_numbers() -> None:
     page = proof.filled(source("benchmarks"))
     lost, whole = page.split("## All comparisons")
@@ -245,7 +293,7 @@ def test_status_measures_the_built_pages(tmp_path: Path) -> None:
     page = found["pages"]["ntm"]
     assert (page["bytes"], page["cpu"], page["megabytes"]) == (5000, 12.3, 300)
     assert page["gzip"] < 100
-    assert page["minutes"] > 10
+    assert page["minutes"] == paths.minutes("[it](ntm.ipynb)") > 10
     for name in ("map", "systems"):
         assert found["pages"][name].keys() == {"bytes", "gzip", "minutes"}
     for name in ("status", "api_verbs", "gone"):  # looked up, not read

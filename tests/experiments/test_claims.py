@@ -78,6 +78,11 @@ class TestVerdict:
         assert replace(number, apart="other data").verdict == claims.APART
         assert replace(number, sides=()).verdict == claims.APART
 
+    def test_words_are_judged_by_their_limit(self, number):
+        words = replace(number, published=None, limit=12.0)
+        assert words.verdict == claims.REACHED
+        assert replace(words, limit=11.0).verdict == claims.MISSED
+
     def test_one_number_needs_another(self, number):
         with pytest.raises(ValueError, match="needs a published one"):
             _ = replace(number, published=None).verdict
@@ -103,6 +108,20 @@ class TestOurs:
         assert len({run["rate"] for run in best.runs}) == 1 < len({r["rate"] for r in every.runs})
         assert best.value > every.value
 
+    def test_the_best_start_by_training_error_is_told_as_such(self, known):
+        record = json.loads((records.RESULTS / "babi_hops_1.json").read_text())
+        (side,) = known["memn2n-hops-1"].sides
+        assert side.best
+        assert (side.value, side.mean) == (record["mean"], record["mean_of_seeds"])
+        assert side.value < side.mean, "else nothing is hidden"
+        told = reproduce.recorded(side, "% wrong")
+        assert re.fullmatch(r"25.5 % wrong, the best of 3 starts .*; a start 26.23 ± 0.84", told)
+        assert not known["memn2n-third-hop"].sides[0].best
+
+    def test_who_got_there_is_told_with_the_number(self, known):
+        told = reproduce.recorded(known["ntm-recall"].sides[0], "sequences")
+        assert told == "in 1 of 3 runs, after 48,000 sequences"
+
     def test_runs_that_are_not_there_are_refused(self):
         with pytest.raises(ValueError, match="ntm_copy must have runs"):
             claims.side({"file": "ntm_copy", "where": {"model": "gru"}, "field": "final.bits"})
@@ -123,6 +142,30 @@ class TestTable:
             assert claim.better in ("less", "more")
         assert {c.verdict for c in known.values()} == {claims.REACHED, claims.MISSED, claims.APART}
 
+    def test_a_number_of_ours_stands_under_no_published_one(self):
+        """Words have a limit, which says how they are read: here one wrong bit in a hundred."""
+        given = {claim["id"]: claim for claim in TABLE["claims"]}
+        limits = {name: claim["limit"] for name, claim in given.items() if "limit" in claim}
+        size, vectors, rounds = 8, 10, 20
+        assert limits == {"ntm-repeat-rounds": size * vectors * rounds / 100}
+        assert f"length={vectors},repeats={rounds}." in given["ntm-repeat-rounds"]["here"]["field"]
+        for claim in given.values():
+            assert not {"limit", "published"} <= claim.keys()
+
+    def test_what_decides_alone_is_not_compared(self, known):
+        """One judgement for all claims alike: gaps, an untrained LSTM, another controller."""
+        for name, claim in known.items():
+            runs = [run for side in claim.sides for run in side.runs]
+            gaps = any(run["recipe"].get("noise") for run in runs if "train_error" in run)
+            if gaps and "/hops_" in str(_given(name).get("published")):
+                assert claim.verdict == claims.APART, name
+            if any(run.get("model") == "lstm" for run in runs):
+                assert claim.verdict == claims.APART, name
+
+    def test_an_order_differs_in_what_it_claims_alone(self, known):
+        one, two = (side.runs[0]["recipe"] for side in known["memn2n-linear-start"].sides)
+        assert {name for name in one if one[name] != two[name]} == {"linear_epochs"}
+
     def test_each_reason_is_used(self):
         used = {claim.get("reason") for claim in TABLE["claims"]} | set(TABLE["systems"].values())
         assert TABLE["reasons"].keys() <= used
@@ -137,6 +180,10 @@ class TestTable:
         for system, name, _ in claims.headlines():
             if name:
                 assert known[name].published == system["headlines"][0]["value"]
+
+
+def _given(name):
+    return next(claim for claim in TABLE["claims"] if claim["id"] == name)
 
 
 def named(path: Path, record) -> set[str]:
@@ -199,6 +246,16 @@ class TestReproduce:
         assert len(re.findall(r"\d s  (?:not )?(?:reached|comparable)", told)) == sum(
             bool(claim.sides) for claim in known.values()
         )
+
+    def test_a_run_of_two_sides_is_paid_for_and_made_once(self, known, capsys, monkeypatch):
+        claim, made = known["ntm-ngrams-best"], []
+        one, two = map(reproduce.unit, claim.sides)
+        assert one.commands == two.commands
+        assert reproduce.cost(claim) == f"{one.seconds:,.0f} s"
+        monkeypatch.setattr(verify, "perform", lambda u: made.append(u) or [u.recorded])
+        assert reproduce.main(["ntm-ngrams-best"]) == 0
+        assert len(made) == 1
+        assert capsys.readouterr().out.count("this run") == 2
 
     def test_a_bad_name_is_refused_with_the_good_ones(self, capsys):
         assert reproduce.main(["mem2n"]) == 2

@@ -105,6 +105,14 @@ def test_no_address_makes_it_ask_another_host(browser: Browser, host: str) -> No
     page.close()
 
 
+def test_without_javascript_it_says_what_its_links_need(browser: Browser, host: str) -> None:
+    for works in (False, True):
+        page = browser.new_page(java_script_enabled=works)
+        opened(page, f"{host}/book/nothing.html")
+        assert ("need JavaScript" in page.locator("main").inner_text()) != works
+        page.close()
+
+
 def test_it_is_a_page_on_a_disk(browser: Browser) -> None:
     with checks.visit(browser, "file://" + quote(str(HTML)), "404.html") as one:
         assert not checks.faults(one, (checks.requests, checks.errors))
