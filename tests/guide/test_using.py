@@ -73,7 +73,7 @@ def test_the_table_has_every_memory_with_its_chapter_and_a_start() -> None:
         ("[`DNCCell`]", "[`DNCell`]", "DNCCell is missing"),
         ("[`NTM`](ntm.ipynb)", "[`NTM`](store.ipynb)", "store.ipynb does not use NTM"),
         ("recipes.md#table", "recipes.md#lstm", "does not use Hopfield"),
-        ("| what training taught |", "| |", "a cell is empty"),
+        ("| what is learned in training |", "| |", "a cell is empty"),
         ("[`Store`]", "[`DurableStore`]", "DurableStore stands twice"),
     ],
 )
