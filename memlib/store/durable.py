@@ -73,7 +73,7 @@ class DurableStore(Store, durable=True):
 
     @classmethod
     def _open_folder(
-        cls, folder: Path, *, readonly: bool, history: bool | None, **asked: Any
+        cls, folder: Path, *, readonly: bool, history: bool, **asked: Any
     ) -> "DurableStore":
         """See `Store.open`."""
         store = cls.__new__(cls)
@@ -86,12 +86,16 @@ class DurableStore(Store, durable=True):
 
     @property
     def history(self) -> bool:
-        """Whether older versions stay until `reclaim` is called, see `Store.open`."""
-        return bool(self._log.about.get("history", False))
+        """Whether older versions stay until `reclaim` is called; the writer may set it."""
+        return bool(self._log.about.get("history", False))  # which older folders do not say
 
-    def _read(
-        self, folder: Path, readonly: bool, history: bool | None, asked: dict[str, Any]
-    ) -> None:
+    @history.setter
+    @alone
+    def history(self, kept: bool) -> None:
+        self._check_writer()
+        folders.change(self._log, history=bool(kept))
+
+    def _read(self, folder: Path, readonly: bool, history: bool, asked: dict[str, Any]) -> None:
         options, tried = folders.options(folder, asked), None
         while True:
             about = records.read_about(folder)
@@ -104,15 +108,17 @@ class DurableStore(Store, durable=True):
                     raise ValueError(f"{folder.name} is damaged: {error}") from None
             tried = about["generation"]  # of which a writer may have taken the files away meanwhile
 
-    def _load(self, found: Log, readonly: bool, history: bool | None) -> None:
+    def _load(self, found: Log, readonly: bool, history: bool) -> None:
         if found.lost:
             warnings.warn(f"lost of {found.folder.name}: {'; '.join(found.lost)}", stacklevel=5)
         self._log = found
-        if history not in (None, self.history):
-            folders.change(found, readonly, history=bool(history))
+        if readonly and history and not self.history:
+            raise ValueError(f"history of {found.folder.name} must be True; got False")
         if not readonly:
             found.start_writing()
             found.sweep()
+            if history:
+                self.history = True
         row, ids, self._next = folders.told(found, len(self.ids))
         self._unread = np.ones(len(found.puts), bool)  # which records were not compared yet
         self._held = np.bincount(row[ids >= 0], minlength=len(self.ids)).astype(np.int64)

@@ -85,14 +85,12 @@ def create(folder: Path, history: bool, options: Mapping[str, Any]) -> None:
     records.write_about(folder, {"generation": 1, "history": history, "options": about})
 
 
-def change(found: Log, readonly: bool, **what: Any) -> None:
-    """Let a writer say that the store is something else, and refuse a reader."""
-    for name, wanted in what.items():
-        if readonly:
-            got = found.about.get(name, False)
-            raise ValueError(f"{name} of {found.folder.name} must be {wanted}; got {got}")
-    found.about.update(what)
-    records.write_about(found.folder, found.about)
+def change(found: Log, **what: Any) -> None:
+    """Say that the store is something else from now on."""
+    about = found.about | what
+    if about != found.about:
+        records.write_about(found.folder, about)
+        found.about = about
 
 
 def claim(folder: Path) -> int:

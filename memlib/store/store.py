@@ -255,7 +255,7 @@ class Store(Pairs):
         device: torch.device | str | None = None,
         durable: bool = False,
         readonly: bool = False,
-        history: bool | None = None,
+        history: bool = False,
         **new: Any,
     ) -> "Store":
         """Read a store from its file, or open a folder in which a `DurableStore` lives.
@@ -271,8 +271,8 @@ class Store(Pairs):
             durable: whether it is a folder, where every change is on the disk when its call ends.
             readonly: of a folder: beside its writer.
             history: of a folder: whether space is reclaimed only by `DurableStore.reclaim`, so
-                that older versions stay. The folder keeps it (False for a new one) until its writer
-                gives another; None for what it is, and a reader is refused anything else.
+                that older versions stay. The folder keeps it for all later openings, until a writer
+                sets ``store.history = False``; False here is what the folder says.
             **new: of a folder: what `Store` takes, to make a new store; of one that is there,
                 what it must be.
 
@@ -288,7 +288,7 @@ class Store(Pairs):
                 Path(path), readonly=readonly, history=history, **given
             )
             return store
-        if readonly or history is not None or new:
+        if readonly or history or new:
             name = next(iter(new), "readonly" if readonly else "history")
             raise TypeError(f"{name} must be given with durable=True alone")
         tensors, options = files.read(Path(path), width=width)

@@ -19,6 +19,7 @@ import torch
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from benchmarks import durable
 from memlib import Store
 from memlib.store import DurableStore, records
 from tests.store import durability
@@ -493,6 +494,17 @@ def test_stores_that_nobody_holds_leave_no_file_open(tmp_path):
     assert open_files() == before
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system tells no peaks")
+def test_the_benchmark_tells_the_memory_of_each_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(durable, "HUGE", 20_000)
+    monkeypatch.setattr(durable, "PART", 10_000)
+    ballast = torch.ones(250_000_000)  # a GB, here alone
+    found = durable.huge(tmp_path)
+    assert found["pairs"] == 20_000
+    assert max(found["peak bytes"], found["peak bytes of the writer"]) < ballast.nbytes
+
+
 def harm(path, at=0):
     data = bytearray(path.read_bytes())
     data[at] ^= 1
@@ -627,10 +639,19 @@ def test_history_belongs_to_the_folder(tmp_path, monkeypatch):
     for name in records.ABOUT:  # either copy says so, also after reclaim
         with replaced(tmp_path / "s" / name):
             assert opened(tmp_path / "s", readonly=True).history
-    with pytest.raises(ValueError, match="history of s must be False; got True"):
-        opened(tmp_path / "s", readonly=True, history=False)
-    assert opened(tmp_path / "s", readonly=True, history=True).history
-    opened(tmp_path / "s", history=False).close()
+    reader = opened(tmp_path / "s", readonly=True, history=True)
+    with pytest.raises(RuntimeError, match="s can only be read here"):
+        reader.history = False
+    store = opened(tmp_path / "s")
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "replacing", Mock(side_effect=OSError(28, "No space left")))
+        with pytest.raises(OSError, match="No space left"):
+            store.history = False
+    assert store.history
+    store.history = False
+    store.close()
+    with pytest.raises(ValueError, match="history of s must be True; got False"):
+        opened(tmp_path / "s", readonly=True, history=True)
     store = opened(tmp_path / "s")
     assert not store.history
     for _ in range(4):
@@ -644,9 +665,8 @@ def test_history_belongs_to_the_folder(tmp_path, monkeypatch):
     records.write_about(tmp_path / "t", about)
     store.close()
     assert not opened(tmp_path / "t", readonly=True).history
-    assert opened(tmp_path / "t", history=True).history
-    with pytest.raises(TypeError, match="history must be given with durable=True alone"):
-        Store.open(tmp_path / "file", history=False)
+    opened(tmp_path / "t", history=True).close()
+    assert opened(tmp_path / "t", readonly=True).history
 
 
 @contextmanager
