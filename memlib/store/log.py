@@ -257,7 +257,8 @@ class Log:
         """Close the files and remove them; who has mapped them keeps what is mapped."""
         self.close()
         for name in NAMES:
-            self.path(name).unlink(missing_ok=True)
+            with suppress(OSError):  # who writes next removes what is left
+                self.path(name).unlink()
 
 
 def begin(folder: Path, generation: int) -> None:

@@ -603,6 +603,20 @@ def test_the_second_description_fails_while_space_is_reclaimed(tmp_path, monkeyp
     assert contents(opened(tmp_path / "s")) == truth
 
 
+def test_old_files_that_cannot_be_removed(tmp_path, monkeypatch):
+    store, _ = filled(tmp_path / "s", pairs=(5,))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", Mock(side_effect=PermissionError(13, "Permission denied")))
+        store.reclaim()
+    store.add(torch.ones(1, 1, 4), torch.ones(1, 1, 2))
+    truth = contents(store)
+    store.close()
+    store = opened(tmp_path / "s")
+    assert contents(store) == truth
+    assert not (tmp_path / "s" / "1.keys").exists()
+    store.close()
+
+
 def test_an_interrupt_while_space_is_reclaimed(tmp_path, monkeypatch):
     """What is acknowledged later is there, or there is no later: never files that nobody reads."""
     for n, name in enumerate(records.ABOUT):
