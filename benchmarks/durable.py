@@ -12,12 +12,12 @@ blob    the same with one row a call, which holds all its pairs
 ======= ========================================================================================
 
 Then a million pairs are opened, and all keys are put where a read can use them. Last, a store of
-ten million keys and values of width 1 is opened and read by a process of its own, whose largest
-memory is told.
+ten million keys and values of width 1 is written by one process, and opened and read by another;
+the most memory that each had is told by its system (VmHWM of Linux, which begins anew in each
+process; ru_maxrss would begin with that of the process that started it).
 """
 
 import json
-import resource
 import sqlite3
 import subprocess
 import sys
@@ -38,10 +38,25 @@ from memlib.store import Store
 WIDTH, ROUNDS = 64, 5
 BATCHES = {1: 300, 100: 100, 10_000: 6}  # pairs a call, and calls a round
 LARGE, HUGE, PART = 1_000_000, 10_000_000, 100_000
-READ = """
-import json, resource, sys, time
+PEAK = """
+import json, re, sys, time
+from pathlib import Path
 import torch
 from memlib.store import Store
+def peak():
+    found = re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) * 1024
+"""
+WRITE = """
+width, pairs, part = map(int, sys.argv[2:])
+chance = torch.Generator().manual_seed(0)
+store = Store.open(sys.argv[1], durable=True, width=width, value_width=1)
+for _ in range(pairs // part):
+    store.add(*(torch.randn(1, part, size, generator=chance) for size in (width, 1)))
+store.close()
+print(json.dumps({"peak bytes of the writer": peak()}))
+"""
+READ = """
 start = time.perf_counter()
 store = Store.open(sys.argv[1], durable=True, readonly=True)
 opened = time.perf_counter() - start
@@ -49,9 +64,9 @@ value = store.read(torch.ones(1, 1, store.width), k=32)
 first = time.perf_counter() - start - opened
 start = time.perf_counter()
 store.read(torch.ones(1, 1, store.width), k=32)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"open": opened, "first read": first,
-    "second read": time.perf_counter() - start, "peak bytes": peak, "pairs": len(store.ids[0])}))
+second = time.perf_counter() - start
+print(json.dumps({"open": opened, "first read": first, "second read": second,
+    "peak bytes": peak(), "pairs": len(store.ids[0])}))
 """
 
 
@@ -135,18 +150,18 @@ def openings(folder: Path) -> dict[str, float]:
 
 
 def huge(folder: Path) -> dict[str, Any]:
-    """Open and read ten million pairs in a process of its own."""
-    chance = torch.Generator().manual_seed(0)
-    store: Any = Store.open(folder / "huge", durable=True, width=WIDTH, value_width=1)
-    for _ in range(HUGE // PART):
-        store.add(
-            torch.randn(1, PART, WIDTH, generator=chance), torch.randn(1, PART, 1, generator=chance)
-        )
-    store.close()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    command = [sys.executable, "-c", READ, str(folder / "huge")]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return json.loads(told) | {"peak bytes of the writer": peak}
+    """Write ten million pairs, and open and read them, each in a process of its own."""
+    sizes = str(WIDTH), str(HUGE), str(PART)
+    wrote = _told(WRITE, str(folder / "huge"), *sizes)
+    return _told(READ, str(folder / "huge")) | wrote
+
+
+def _told(work: str, *given: str) -> dict[str, Any]:
+    """Return what a new process tells."""
+    command = [sys.executable, "-c", PEAK + work, *given]
+    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    told: dict[str, Any] = json.loads(found)
+    return told
 
 
 def run() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from memlib.store.pairs import Ints, _chosen
 from memlib.store.records import Bytes, Records
 from memlib.store.store import Store
 
-OWN = {"history", "_log", "_give_back", "_place", "_unread", "_is_mapped"}  # not a plain store's
+OWN = {"_log", "_give_back", "_place", "_unread", "_spared", "_is_mapped"}  # not a plain store's
 DEAD = 4096  # pairs that may lie in the files though they are gone, whatever is held
 
 
@@ -37,11 +37,12 @@ class DurableStore(Store, durable=True):
     compared with its checksum when it is first read. A piece that is damaged is named by an error;
     ``store.delete(store.verify())`` goes on with the rest. Nothing is unpickled.
 
-    What was overwritten stays in the files as an older version, and what was deleted until
-    `reclaim`, which is called by itself where more pairs are gone than held. An index of faiss is
-    not kept; the first search builds it anew. What is done to `keys` and `values` themselves is
-    not kept either. A copy, a pickle and a worker process get a plain `Store` in memory;
-    `torch.load` with ``weights_only`` refuses the pickle.
+    What was overwritten stays in the files as an older version, and what was deleted, until
+    `reclaim`. Without `history` it is called by itself where more pairs are gone than held; where
+    it can't be done (the disk is full, a pair is damaged) it is tried again later. An index of
+    faiss is not kept; the first search builds it anew. What is done to `keys` and `values`
+    themselves is not kept either. A copy, a pickle and a worker process get a plain `Store` in
+    memory; `torch.load` with ``weights_only`` refuses the pickle.
 
     Example:
         >>> import tempfile
@@ -60,12 +61,12 @@ class DurableStore(Store, durable=True):
         >>> folder.cleanup()
     """
 
-    history: bool
     _log: Log
     _give_back: Callable[[], Any]  # what made this the writer
     _place: Ints  # (B, N), where in the files the pair of each slot lies; -1 for none
     _is_mapped = False  # whether slots are places in the files
     _unread: NDArray[np.bool_]  # which records' pairs were not compared yet, or are damaged
+    _spared = 0  # how many pairs were gone when they could not be reclaimed
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("a DurableStore must be opened: Store.open(folder, durable=True)")
@@ -76,32 +77,48 @@ class DurableStore(Store, durable=True):
     ) -> "DurableStore":
         """See `Store.open`."""
         store = cls.__new__(cls)
-        store.history = history
         if not readonly:
             store._give_back = weakref.finalize(store, os.close, folders.claim(folder))
             if not any((folder / name).exists() for name in records.ABOUT):
-                folders.create(folder, asked)
-        store._read(folder, readonly, asked)
+                folders.create(folder, bool(history), asked)
+        store._read(folder, readonly, history, asked)
         return store
 
-    def _read(self, folder: Path, readonly: bool, asked: dict[str, Any]) -> None:
-        options = folders.options(folder, asked)
-        for _ in range(5):  # a writer that reclaims space may take the files away meanwhile
+    @property
+    def history(self) -> bool:
+        """Whether older versions stay until `reclaim` is called; the writer may set it."""
+        return bool(self._log.about.get("history", False))  # which older folders do not say
+
+    @history.setter
+    @alone
+    def history(self, kept: bool) -> None:
+        self._check_writer()
+        folders.change(self._log, history=bool(kept))
+
+    def _read(self, folder: Path, readonly: bool, history: bool, asked: dict[str, Any]) -> None:
+        options, tried = folders.options(folder, asked), None
+        while True:
+            about = records.read_about(folder)
             try:
                 Store.__init__(self, **options)
-                about = records.read_about(folder)
-                return self._load(Log(folder, folders.sizes(self), about), readonly)
+                found = Log(folder, folders.sizes(self), about, make=not readonly)
+                return self._load(found, readonly, history)
             except FileNotFoundError as error:
-                missing = error
-        raise ValueError(f"{folder.name} is damaged: {missing}")
+                if tried == about["generation"]:
+                    raise ValueError(f"{folder.name} is damaged: {error}") from None
+            tried = about["generation"]  # of which a writer may have taken the files away meanwhile
 
-    def _load(self, found: Log, readonly: bool) -> None:
+    def _load(self, found: Log, readonly: bool, history: bool) -> None:
         if found.lost:
             warnings.warn(f"lost of {found.folder.name}: {'; '.join(found.lost)}", stacklevel=5)
+        self._log = found
+        if readonly and history and not self.history:
+            raise ValueError(f"history of {found.folder.name} must be True; got False")
         if not readonly:
             found.start_writing()
             found.sweep()
-        self._log = found
+            if history:
+                self.history = True
         row, ids, self._next = folders.told(found, len(self.ids))
         self._unread = np.ones(len(found.puts), bool)  # which records were not compared yet
         self._held = np.bincount(row[ids >= 0], minlength=len(self.ids)).astype(np.int64)
@@ -155,9 +172,10 @@ class DurableStore(Store, durable=True):
     def verify(self) -> Tensor:
         """Compare all pairs with their checksums; return the ids of the damaged, (B, K), or -1.
 
+        All that is held is read from the files, each time, whatever was read or written before.
         ``store.delete(store.verify())`` goes on with the rest.
         """
-        return self._ids_of(self._damaged(np.flatnonzero(self._unread)))
+        return self._ids_of(self._damaged(self._telling(self._place)))
 
     @alone
     def versions(self, id: int, row: int = 0) -> list[tuple[float, Tensor, Tensor]]:
@@ -191,6 +209,9 @@ class DurableStore(Store, durable=True):
     def before(self, time: float) -> Tensor:
         """Return the ids of the pairs that were last told before a time, (B, K), or -1.
 
+        None that was told at that time or later is among them. After `reclaim` one that was told
+        within a second before it may be missing.
+
         Args:
             time: seconds since 1970, as `time.time` gives them.
         """
@@ -201,14 +222,15 @@ class DurableStore(Store, durable=True):
     def reclaim(self) -> None:
         """Write the files anew with the pairs that are held alone; older versions are gone then.
 
-        A pair keeps the time at which it was told, to the second.
+        A pair keeps the time at which it was told, rounded up to the second, but never later than
+        the last that was told. All that is held is compared with its checksums first.
 
         Raises:
             OSError: there is no room for it; the store is as it was.
-            ValueError: pairs are damaged.
+            ValueError: pairs are damaged; the store is as it was.
         """
         self._check_writer()
-        self._refuse(self._damaged(np.flatnonzero(self._unread)))
+        self._refuse(self._damaged(self._telling(self._place)))
         ids, place, rows, first = self.ids.cpu().numpy(), self._place.copy(), [], 0
         for b in range(len(ids)):
             slot = np.flatnonzero(place[b] >= 0)
@@ -217,13 +239,14 @@ class DurableStore(Store, durable=True):
             place[b, slot] = first + np.arange(len(slot))
             first += len(slot)
         self._log, self._place = self._log.rewritten(rows), place
-        self._unread = np.zeros(0, bool)
+        self._unread, self._spared = np.zeros(0, bool), 0
 
     # What a store does, and what it does to the files first
 
     @alone
     def add(self, keys: Tensor, values: Tensor, *, lengths: Tensor | None = None) -> Tensor:
         """See `Store.add`; an OSError where it cannot be written."""
+        self._check_writer()
         ids = super().add(keys, values, lengths=lengths)
         self._tidy()
         return ids
@@ -231,22 +254,27 @@ class DurableStore(Store, durable=True):
     @alone
     def overwrite(self, ids: Tensor, keys: Tensor, values: Tensor) -> None:
         """See `Store.overwrite`; an OSError where it cannot be written."""
+        self._check_writer()
         super().overwrite(ids, keys, values)
         self._tidy()
 
     @alone
     def delete(self, ids: Tensor) -> None:
         """See `Store.delete`; an OSError where it cannot be written."""
+        self._check_writer()
         super().delete(ids)
         self._tidy()
 
     def _tidy(self) -> None:
         held = int(self._held.sum())
-        if not self.history and self._log.end - held > held + DEAD:
-            self.reclaim()
+        gone = self._log.end - held
+        if not self.history and gone - self._spared > held + DEAD:
+            try:
+                self.reclaim()
+            except (OSError, ValueError):  # what was called is on the disk, and does not fail
+                self._spared = gone
 
     def _put(self, row: Ints, slot: Ints, keys: Tensor, values: Tensor, ids: Tensor) -> None:
-        self._check_writer()
         names = np.broadcast_to(ids.long().cpu().numpy(), row.shape)
         new, gone = names >= 0, self._place[row, slot]
         data = _raw(keys, self.keys, new), _raw(values, self.values, new)
@@ -281,17 +309,23 @@ class DurableStore(Store, durable=True):
             row = np.arange(len(self.ids)).reshape(-1, *[1] * (slots.ndim - 1))
             slot = slots.cpu().numpy()
             place = np.unique(self._place[row if len(self.ids) > 1 else 0, slot.clip(min=0)])
-            first = self._log.puts["place"][: len(self._unread)]
-            told = np.unique(first.searchsorted(place[place >= 0], "right") - 1)
-            damaged = self._damaged(told[told < len(self._unread)])
+            told = self._telling(place)
+            told = told[told < len(self._unread)]
+            damaged = self._damaged(told[self._unread[told]])
             self._refuse(damaged & np.isin(self._place, place))
         return super()._at(buffer, slots)
+
+    def _telling(self, place: Ints) -> Ints:
+        """Return which records tell of the pairs at these places, -1 for none."""
+        place, first = np.unique(place[place >= 0]), self._log.puts["place"]
+        return np.unique(first.searchsorted(place, "right") - 1)
 
     def _damaged(self, told: Ints) -> NDArray[np.bool_]:
         """Compare the pairs of some records; return the slots (B, N) whose pairs are damaged."""
         if not len(told):
             return np.zeros(self._place.shape, bool)
         puts = self._log.puts
+        self._unread = np.pad(self._unread, (0, len(puts) - len(self._unread)))
         bad = [n for n in told if not self._log.is_whole(puts[n])]
         self._unread[told] = False
         self._unread[bad] = [self._told_by(puts[[n]]).any() for n in bad]  # all of it went, perhaps

@@ -72,7 +72,7 @@ def mapped(path: Path, like: Tensor, slots: int) -> Tensor:
     return mapped if there == slots else F.pad(mapped, (0, 0, 0, slots - there))
 
 
-def create(folder: Path, options: Mapping[str, Any]) -> None:
+def create(folder: Path, history: bool, options: Mapping[str, Any]) -> None:
     """Make the files of an empty store."""
     given = {name: value for name, value in options.items() if value is not None}
     if "width" not in given:
@@ -82,7 +82,15 @@ def create(folder: Path, options: Mapping[str, Any]) -> None:
     kinds = {"dtype": store.keys.dtype, "value_dtype": store.values.dtype}
     about |= {name: str(kind).removeprefix("torch.") for name, kind in kinds.items()}
     begin(folder, 1)
-    records.write_about(folder, {"generation": 1, "options": about})
+    records.write_about(folder, {"generation": 1, "history": history, "options": about})
+
+
+def change(found: Log, **what: Any) -> None:
+    """Say that the store is something else from now on."""
+    about = found.about | what
+    if about != found.about:
+        records.write_about(found.folder, about)
+        found.about = about
 
 
 def claim(folder: Path) -> int:

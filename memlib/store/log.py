@@ -12,22 +12,22 @@ writer              nothing; who holds its lock may write
 
 A commit is true once its records are on the disk, and they are written after the pairs that they
 tell of. So whatever ends a process, the files hold whole commits and perhaps a rest that none
-tells of. What a commit tells of is never written over: a reader beside the writer keeps the past
-that it opened.
+tells of. What a commit tells of is never written over, and a log keeps the files of pairs open for
+as long as it is held: a reader beside the writer keeps the past that it opened, also when the
+writer has removed the files.
 """
 
+import mmap
 import os
 import time
 import weakref
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from memlib.store.pairs import Ints
 from memlib.store.records import (
@@ -39,7 +39,9 @@ from memlib.store.records import (
     TOLD,
     Bytes,
     Records,
+    parts,
     recovered,
+    side_by_side,
     sums,
     sync,
     sync_folder,
@@ -58,10 +60,20 @@ class Log:
         about: the options of the store, and the generation.
         lost: a sentence for each record that is damaged in both of its places.
         end: how many pairs the files hold, those that went later among them.
+
+    Raises:
+        FileNotFoundError: a file is missing, and `make`, which makes those of pairs, is not asked.
     """
 
-    def __init__(self, folder: Path, sizes: tuple[int, int], about: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, sizes: tuple[int, int], about: dict[str, Any], make: bool = False
+    ) -> None:
         self.folder, self.sizes, self.about = folder, sizes, about
+        self._pairs: dict[str, int] = {}  # open until nobody holds the log, also when it is closed
+        weakref.finalize(self, _close, self._pairs)
+        for name in NAMES[:2]:
+            flags = os.O_RDWR | os.O_CREAT if make else os.O_RDONLY
+            self._pairs[name] = os.open(self.path(name), flags, 0o666)
         self.step = max(1, CHUNK // max(sizes))  # pairs that one checksum stands for, at most
         self._all, self.lost, self.length = recovered(self.path("log"), self.path("mirror"))
         self._count = len(self._all)
@@ -69,6 +81,7 @@ class Log:
         self.clock = float(self._all["time"].max(initial=0))
         self.end = int((self.puts["place"] + self.puts["count"]).max(initial=0))
         self._files: dict[str, int] = {}
+        self._give_back = weakref.finalize(self, _close, self._files)
         self._process = 0
 
     @property
@@ -97,10 +110,8 @@ class Log:
         Raises:
             OSError: the files cannot be written.
         """
-        self._files = {
-            name: os.open(self.path(name), os.O_RDWR | os.O_CREAT, 0o666) for name in NAMES
-        }
-        self._give_back = weakref.finalize(self, _close, [*self._files.values()])
+        for name in NAMES:
+            self._files[name] = os.open(self.path(name), os.O_RDWR | os.O_CREAT, 0o666)
         for name in ("log", "mirror"):
             file = self._files[name]
             os.ftruncate(file, self.length * RECORD.itemsize)
@@ -120,10 +131,9 @@ class Log:
                 path.unlink()
 
     def close(self) -> None:
-        """Give the files back."""
-        if self._files:
-            self._give_back()
-        self._process, self._files = 0, {}
+        """Append no more; pairs can still be read."""
+        self._give_back()
+        self._process = 0
 
     def grow(self, pairs: int) -> None:
         """Let the files of pairs be so long at least; what was not written takes no space."""
@@ -143,10 +153,10 @@ class Log:
         first, told = self.end, []
         # a clock that is set back must not make the new older than the old
         self.clock = max(self.clock, time.time())
-        for part in _parts((np.diff(row) != 0) | (np.diff(ids) != 1), len(ids), self.step):
+        for part in parts((np.diff(row) != 0) | (np.diff(ids) != 1), len(ids), self.step):
             about = first + part.start, int(row[part.start]), int(ids[part.start]), self.clock
             told.append(self._put(keys[part], values[part], *about))
-        told += [(DROP, 0, at, 0, count, 0, 0, self.clock) for at, count in _side_by_side(gone)]
+        told += [(DROP, 0, at, 0, count, 0, 0, self.clock) for at, count in side_by_side(gone)]
         self._commit(told)
         self.end = first + len(ids)
         return first
@@ -191,9 +201,10 @@ class Log:
         """Return bytes (n, ·) of keys or values at places (n,); 0 where the file is too short."""
         size = self.sizes[("keys", "values").index(name)]
         found = np.zeros((len(places), size), np.uint8)
-        there = self.path(name).stat().st_size // size
+        there = os.fstat(self._pairs[name]).st_size // size
         if there and len(places):
-            file = np.memmap(self.path(name), np.uint8, "r", shape=(there, size))
+            raw = mmap.mmap(self._pairs[name], there * size, access=mmap.ACCESS_READ)
+            file = np.frombuffer(raw, np.uint8).reshape(there, size)
             found[places < there] = file[places[places < there]]
         return found
 
@@ -216,14 +227,16 @@ class Log:
         about = self.about | {"generation": self.about["generation"] + 1}
         begin(self.folder, about["generation"])
         new, told = Log(self.folder, self.sizes, about), []
-        puts = self.puts
+        puts, new.clock = self.puts, self.clock
         try:
             new.start_writing()
             for row, (places, ids, following) in enumerate(rows):
-                # to the second, so that pairs that came one by one have one record
-                times = np.floor(puts["time"][np.searchsorted(puts["place"], places, "right") - 1])
+                # to the second, so that pairs that came one by one have one record; up, so that
+                # none seems older than it is
+                times = puts["time"][np.searchsorted(puts["place"], places, "right") - 1]
+                times = np.minimum(np.ceil(times), self.clock)
                 apart = (np.diff(ids) != 1) | (np.diff(times) != 0)
-                for part in _parts(apart, len(ids), self.step):
+                for part in parts(apart, len(ids), self.step):
                     pairs = self.at("keys", places[part]), self.at("values", places[part])
                     id, when = int(ids[part.start]), float(times[part.start])
                     told.append(new._put(*pairs, new.end, row, id, when))
@@ -234,6 +247,9 @@ class Log:
         except OSError:
             new.remove()
             raise
+        except BaseException:  # interrupted: perhaps the new files count already, so no more here
+            self.close()
+            raise
         self.remove()
         return new
 
@@ -241,7 +257,8 @@ class Log:
         """Close the files and remove them; who has mapped them keeps what is mapped."""
         self.close()
         for name in NAMES:
-            self.path(name).unlink(missing_ok=True)
+            with suppress(OSError):  # who writes next removes what is left
+                self.path(name).unlink()
 
 
 def begin(folder: Path, generation: int) -> None:
@@ -250,21 +267,6 @@ def begin(folder: Path, generation: int) -> None:
         (folder / f"{generation}.{name}").write_bytes(b"")
 
 
-def _close(files: Iterable[int]) -> None:
-    for file in files:
-        os.close(file)
-
-
-def _side_by_side(places: Ints) -> Iterator[tuple[int, int]]:
-    """Go through places that lie side by side: the first of them and how many."""
-    places = np.unique(places)
-    for part in _parts(np.diff(places) != 1, len(places), len(places) + 1):
-        yield int(places[part.start]), part.stop - part.start
-
-
-def _parts(apart: NDArray[np.bool_], count: int, most: int) -> Iterator[slice]:
-    """Go through so many things in parts of at most `most`, cut where two are apart."""
-    cuts = [0, *(apart.nonzero()[0] + 1).tolist(), count] if count else []
-    for start, stop in pairwise(cuts):
-        for at in range(start, stop, most):
-            yield slice(at, min(at + most, stop))
+def _close(files: dict[str, int]) -> None:
+    while files:
+        os.close(files.popitem()[1])

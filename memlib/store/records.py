@@ -7,7 +7,9 @@ All records stand in two files; one that is damaged in the one is taken from the
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memlib._files import replacing
+from memlib.store.pairs import Ints
 
 FORMAT, VERSION = "memlib.Store", 2
 ABOUT = ("about.json", "about.mirror")
@@ -82,13 +85,21 @@ def sums(records: Records) -> NDArray[np.uint64]:
 
 
 def write_about(folder: Path, about: Mapping[str, Any]) -> None:
-    """Say what the store is: whole, or not at all."""
+    """Say what the store is: whole, or not at all.
+
+    Raises:
+        OSError: it cannot be written; the store is what it was. (Once the first copy is, it counts;
+            who writes next mends the second.)
+    """
     text = json.dumps({"format": FORMAT, "version": VERSION, **about})
     body = json.dumps({"crc32": zlib.crc32(text.encode()), "about": text})
-    for name in ABOUT:
-        with replacing(folder / name) as beside:
+    first, second = (folder / name for name in ABOUT)
+    with replacing(first) as beside:
+        beside.write_text(body)
+    with suppress(OSError):
+        with replacing(second) as beside:
             beside.write_text(body)
-    sync_folder(folder)
+        sync_folder(folder)
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -140,3 +151,18 @@ def sync_folder(folder: Path) -> None:
         return
     os.fsync(file)
     os.close(file)
+
+
+def side_by_side(places: Ints) -> Iterator[tuple[int, int]]:
+    """Go through places that lie side by side: the first of them and how many."""
+    places = np.unique(places)
+    for part in parts(np.diff(places) != 1, len(places), len(places) + 1):
+        yield int(places[part.start]), part.stop - part.start
+
+
+def parts(apart: NDArray[np.bool_], count: int, most: int) -> Iterator[slice]:
+    """Go through so many things in parts of at most `most`, cut where two are apart."""
+    cuts = [0, *(apart.nonzero()[0] + 1).tolist(), count] if count else []
+    for start, stop in pairwise(cuts):
+        for at in range(start, stop, most):
+            yield slice(at, min(at + most, stop))

@@ -50,17 +50,22 @@ class Spread:
         self, verb: str, work: Callable[[], T], *given: object,
         part: Callable[[T | None], Sequence[int] | Ints] = lambda _: (),
     ) -> tuple[T, Ints]:  # fmt: skip
-        """`Ranks.agree`; and learn what comes next in each row, and how many pairs a rank holds."""
+        """`Ranks.agree`; and learn what comes next in each row, and how many pairs a rank holds.
+
+        That is learnt also where a rank failed, since the others may have done what it did not.
+        """
         rows = len(self.shard.ids)
+
+        def hear(parts: Tensor) -> None:
+            each = parts.numpy()
+            self._next: Ints = each[:, :rows].max(0)  # the id that comes next, (B,)
+            self._held: Ints = each[:, rows : 2 * rows]  # (R, B)
 
         def told(done: T | None) -> list[int]:
             return [*self.shard._next, *self.shard._held, *part(done)]
 
-        done, parts = self._ranks.agree(verb, work, (self.queries, *given), told)
-        each = parts.numpy()
-        self._next: Ints = each[:, :rows].max(0)  # the id that comes next, (B,)
-        self._held: Ints = each[:, rows : 2 * rows]  # (R, B)
-        return done, each[:, 2 * rows :]
+        done, parts = self._ranks.agree(verb, work, (self.queries, *given), told, hear)
+        return done, parts.numpy()[:, 2 * rows :]
 
     def _alike(self, *given: object) -> tuple[object, ...]:
         """Return what must be the same on every rank."""

@@ -271,7 +271,8 @@ class Store(Pairs):
             durable: whether it is a folder, where every change is on the disk when its call ends.
             readonly: of a folder: beside its writer.
             history: of a folder: whether space is reclaimed only by `DurableStore.reclaim`, so
-                that older versions stay.
+                that older versions stay. The folder keeps it for all later openings, until a writer
+                sets ``store.history = False``; False here is what the folder says.
             **new: of a folder: what `Store` takes, to make a new store; of one that is there,
                 what it must be.
 

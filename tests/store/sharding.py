@@ -9,10 +9,13 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -487,6 +490,43 @@ def a_rank_that_cannot_write_is_told_of(group: Any, rank: int, size: int, place:
         raises(kind, words, lambda: store.save(folder))
     store.save(place)
     assert len(ShardedStore.open(place, group=group).near(keys, 99.0)[0]) == 20
+
+
+@case
+def a_rank_that_fails_while_it_writes(group: Any, rank: int, size: int, place: Path) -> None:
+    if size == 1:
+        return
+    keys, values = (draw(1, 30, m, seed=m) for m in (4, 3))
+    for queries in ("same", "own"):
+        options: Any = {"width": 4, "value_width": 3, "durable": True, "dtype": torch.float64}
+        store = ShardedStore.open(place / queries, group=group, queries=queries, **options)  # type: ignore[arg-type]
+        store.add(keys[:, :6], values[:, :6])
+        full: Any = mock.patch("memlib.store.log.write", side_effect=OSError("disk full"))
+        kind: Any = OSError if rank == 1 else ValueError
+        words = "disk full" if rank == 1 else "rank 1 refused"
+        first = store.near(keys, 99.0)
+        first = first if queries == "same" else first[:, rank :: 2 * size]
+        for verb in (
+            partial(store.add, keys[:, 6:12], values[:, 6:12]),
+            partial(store.delete, first),
+        ):
+            with full if rank == 1 else nullcontext():
+                raises(kind, words, verb)  # and it is done on the others
+            counts = store._ranks.stack(store.shard.lengths)
+            assert torch.equal(store.lengths, counts.sum(0))
+            held = store.near(keys, 99.0)
+            assert held.shape[1] == counts.sum()
+            given = store.get(held)
+            new = store.add(keys[:, 12:17], values[:, 12:17])
+            every = torch.cat([*store._ranks.stack(new)], 1)
+            assert every.min() > held.max()
+            assert torch.equal(store.near(keys, 99.0), torch.cat([held, every.unique()[None]], 1))
+            for found, expected in zip(store.get(held), given, strict=True):
+                close(found, expected, 0)
+            close(store.get(new)[0], keys[:, 12:17], 0)
+            close(store.get(new)[1], values[:, 12:17], 0)
+        del store.shard
+        dist.barrier(group)
 
 
 # Files

@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -18,6 +19,7 @@ import torch
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from benchmarks import durable
 from memlib import Store
 from memlib.store import DurableStore, records
 from tests.store import durability
@@ -412,3 +414,304 @@ def test_pairs_that_lie_near(tmp_path):
 
 def test_type(tmp_path):
     assert isinstance(filled(tmp_path / "s")[0], DurableStore)
+
+
+def open_files():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("pairs", [(50,), (30, 20)])  # mapped, and copied into memory
+def test_a_reader_sees_its_past_whatever_becomes_of_the_files(tmp_path, monkeypatch, pairs):
+    monkeypatch.setattr("memlib.store.durable.DEAD", 8)
+    store, ids = filled(tmp_path / "s", pairs=pairs)
+    store.overwrite(ids[:, :1], *(torch.ones(len(pairs), 1, n) for n in (4, 2)))
+    truth, query = contents(store), torch.ones(len(pairs), 1, 4)
+    reader, beside = (opened(tmp_path / "s", readonly=True) for _ in range(2))
+    assert contents(beside) == truth
+    store.delete(ids[:, 1:19])
+    store.delete(ids[:, 19:])  # which reclaims
+    assert not (tmp_path / "s" / "1.keys").exists()
+    child = os.fork()
+    if not child:
+        whole = contents(reader) == truth and len(reader.versions(0)) == 2
+        del reader, store, beside
+        os._exit(7 * whole)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    reader.read(query, k=3)
+    assert contents(reader) == truth
+    assert [len(reader.versions(0, row)) for row in range(len(pairs))] == [2] * len(pairs)
+    assert not (reader.verify() >= 0).any()
+    reader.save(tmp_path / "file")
+    assert contents(Store.open(tmp_path / "file")) == truth
+    assert contents(copy.deepcopy(reader)) == truth
+    with pytest.raises(RuntimeError, match="can only be read here"):
+        reader.add(torch.ones(len(pairs), 90, 4), torch.ones(len(pairs), 90, 2))
+    assert contents(reader) == truth
+    left = contents(store)
+    store.close()
+    again = opened(tmp_path / "s")
+    again.reclaim()
+    again.close()
+    assert contents(store) == left  # a closed store is read as a reader is
+    store.read(query, k=1)
+    assert not (store.verify() >= 0).any()
+    with pytest.raises(RuntimeError, match="can only be read here"):
+        store.add(torch.ones(len(pairs), 90, 4), torch.ones(len(pairs), 90, 2))
+
+
+def test_a_reader_opens_however_often_the_files_change(tmp_path, monkeypatch):
+    store, _ = filled(tmp_path / "s", pairs=(5,))
+    truth = contents(store)
+    about, left = records.read_about, [9]
+
+    def late(folder):
+        found = about(folder)
+        if left[0]:
+            left[0] -= 1
+            store.reclaim()  # what was read names files that are gone
+        return found
+
+    monkeypatch.setattr(records, "read_about", late)
+    assert contents(opened(tmp_path / "s", readonly=True)) == truth
+    assert not left[0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system doesn't list open files")
+def test_stores_that_nobody_holds_leave_no_file_open(tmp_path):
+    filled(tmp_path / "s")[0].close()
+    before = open_files()
+    for n in range(50):
+        store = opened(tmp_path / "s", readonly=n % 2 > 0)
+        store.read(torch.ones(2, 1, 4), k=1)
+        if not n % 2:
+            store.reclaim()
+        del store
+    assert open_files() == before
+    (tmp_path / "s" / "26.values").unlink()
+    for _ in range(50):
+        with pytest.raises(ValueError, match=r"s is damaged: .*26\.values"):
+            opened(tmp_path / "s", readonly=True)
+    assert open_files() == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system tells no peaks")
+def test_the_benchmark_tells_the_memory_of_each_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(durable, "HUGE", 20_000)
+    monkeypatch.setattr(durable, "PART", 10_000)
+    ballast = torch.ones(250_000_000)  # a GB, here alone
+    found = durable.huge(tmp_path)
+    assert found["pairs"] == 20_000
+    assert max(found["peak bytes"], found["peak bytes of the writer"]) < ballast.nbytes
+
+
+def harm(path, at=0):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_all_is_compared_each_time(tmp_path):
+    store, _ = filled(tmp_path / "s", pairs=(5,))
+    store.close()
+    store = opened(tmp_path / "s")
+    new = store.add(torch.ones(1, 2, 4), torch.ones(1, 2, 2))
+    store.read(torch.ones(1, 1, 4), k=7)
+    assert store.verify().shape == (1, 0)
+    harm(tmp_path / "s" / "1.keys")  # of what was read
+    assert store.verify().tolist() == [[*range(5)]]
+    harm(tmp_path / "s" / "1.values", at=5 * 8)  # of what this process wrote
+    assert store.verify().tolist() == [[*range(7)]]
+    with pytest.raises(ValueError, match="s is damaged: 7 pairs differ from their checksums"):
+        store.read(torch.ones(1, 1, 4), k=1)
+    with pytest.raises(ValueError, match="s is damaged: 2 pairs differ"):
+        store.get(new)
+    harm(tmp_path / "s" / "1.values", at=5 * 8)  # and back
+    assert store.verify().tolist() == [[*range(5)]]
+    store.get(new)
+    store.delete(store.verify())
+    assert store.read(torch.ones(1, 1, 4), k=1).tolist() == [[[1.0, 1.0]]]
+    store.close()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_damage_is_not_made_lawful(tmp_path, monkeypatch, own):
+    """Whether the process that reclaims wrote it, or read it before it was damaged."""
+    store, ids = filled(tmp_path / "s", pairs=(5,))
+    if not own:
+        store.close()
+        store = opened(tmp_path / "s")
+        store.read(torch.ones(1, 1, 4), k=5)
+    store.add(torch.ones(1, 20, 4), torch.ones(1, 20, 2))
+    harm(tmp_path / "s" / "1.keys")
+    with pytest.raises(ValueError, match="s is damaged: 5 pairs differ"):
+        store.reclaim()
+    # a call that is acknowledged does not raise for what was to be done after it
+    monkeypatch.setattr("memlib.store.durable.DEAD", 8)
+    tried = Mock(side_effect=store.reclaim)
+    store.reclaim = tried
+    for n in range(5, 25):
+        store.delete(torch.tensor([[n]]))
+    assert 1 <= tried.call_count <= 2
+    assert store.verify().tolist() == [[*range(5)]]
+    store.delete(ids)
+    store.add(torch.ones(1, 1, 4), torch.ones(1, 1, 2))
+    store.reclaim()  # now that nothing damaged is held
+    store.close()
+    assert [*contents(opened(tmp_path / "s"))[0]] == [25]
+
+
+def test_a_disk_too_full_to_reclaim(tmp_path, monkeypatch):
+    monkeypatch.setattr("memlib.store.durable.DEAD", 8)
+    store, ids = filled(tmp_path / "s", pairs=(9,))
+    tried = Mock(side_effect=OSError(28, "No space left on device"))
+    with monkeypatch.context() as patch:
+        patch.setattr("memlib.store.log.begin", tried)
+        for n in range(20):
+            pairs = torch.full((1, 9, 4), float(n)), torch.full((1, 9, 2), float(n))
+            store.overwrite(ids, *pairs)
+        assert 5 <= tried.call_count <= 11  # each time as many more pairs are gone
+        with pytest.raises(OSError, match="No space left"):
+            store.reclaim()
+    truth = contents(store)
+    store.overwrite(ids, *pairs)
+    store.overwrite(ids, *pairs)
+    assert store._log.end < 20
+    store.close()
+    assert contents(opened(tmp_path / "s")) == truth
+
+
+def test_the_second_description_fails_while_space_is_reclaimed(tmp_path, monkeypatch):
+    """From the first on, the new files are the valid ones."""
+    store, ids = filled(tmp_path / "s", pairs=(5,))
+    real = records.replacing
+
+    def full(path):
+        if path.name == "about.mirror":
+            raise OSError(28, "No space left on device")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "replacing", full)
+        store.reclaim()
+        store.delete(ids[:, :1])
+    truth = contents(store)
+    store.close()
+    assert contents(opened(tmp_path / "s", readonly=True)) == truth
+    opened(tmp_path / "s").close()
+    (tmp_path / "s" / "about.json").unlink()
+    assert contents(opened(tmp_path / "s")) == truth
+
+
+def test_old_files_that_cannot_be_removed(tmp_path, monkeypatch):
+    store, _ = filled(tmp_path / "s", pairs=(5,))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", Mock(side_effect=PermissionError(13, "Permission denied")))
+        store.reclaim()
+    store.add(torch.ones(1, 1, 4), torch.ones(1, 1, 2))
+    truth = contents(store)
+    store.close()
+    store = opened(tmp_path / "s")
+    assert contents(store) == truth
+    assert not (tmp_path / "s" / "1.keys").exists()
+    store.close()
+
+
+def test_an_interrupt_while_space_is_reclaimed(tmp_path, monkeypatch):
+    """What is acknowledged later is there, or there is no later: never files that nobody reads."""
+    for n, name in enumerate(records.ABOUT):
+        store, _ = filled(tmp_path / str(n), pairs=(5,))
+        real = records.replacing
+        with monkeypatch.context() as patch:
+            stop = {name: Mock(side_effect=KeyboardInterrupt)}
+            patch.setattr(records, "replacing", lambda p, s=stop, r=real: s.get(p.name, r)(p))
+            with pytest.raises(KeyboardInterrupt):
+                store.reclaim()
+        with pytest.raises(RuntimeError, match="can only be read here"):
+            store.add(torch.ones(1, 1, 4), torch.ones(1, 1, 2))
+        truth = contents(store)
+        store.close()
+        store = opened(tmp_path / str(n))
+        assert contents(store) == truth
+        store.reclaim()
+        store.close()
+
+
+def test_history_belongs_to_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("memlib.store.durable.DEAD", 0)
+    store, ids = filled(tmp_path / "s", pairs=(2,), history=True)
+    pairs = torch.ones(1, 2, 4), torch.ones(1, 2, 2)
+    for _ in range(3):
+        store.overwrite(ids, *pairs)
+    store.close()
+    store = opened(tmp_path / "s")
+    assert store.history
+    store.overwrite(ids, *pairs)
+    assert len(store.versions(0)) == 5
+    store.reclaim()
+    store.close()
+    for name in records.ABOUT:  # either copy says so, also after reclaim
+        with replaced(tmp_path / "s" / name):
+            assert opened(tmp_path / "s", readonly=True).history
+    reader = opened(tmp_path / "s", readonly=True, history=True)
+    with pytest.raises(RuntimeError, match="s can only be read here"):
+        reader.history = False
+    store = opened(tmp_path / "s")
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "replacing", Mock(side_effect=OSError(28, "No space left")))
+        with pytest.raises(OSError, match="No space left"):
+            store.history = False
+    assert store.history
+    store.history = False
+    store.close()
+    with pytest.raises(ValueError, match="history of s must be True; got False"):
+        opened(tmp_path / "s", readonly=True, history=True)
+    store = opened(tmp_path / "s")
+    assert not store.history
+    for _ in range(4):
+        store.overwrite(ids, *pairs)
+    assert len(store.versions(0)) < 4
+    store.close()
+    store, _ = filled(tmp_path / "t", pairs=(2,))
+    assert not store.history
+    about = records.read_about(tmp_path / "t")
+    del about["history"]  # as in folders from before
+    records.write_about(tmp_path / "t", about)
+    store.close()
+    assert not opened(tmp_path / "t", readonly=True).history
+    opened(tmp_path / "t", history=True).close()
+    assert opened(tmp_path / "t", readonly=True).history
+
+
+@contextmanager
+def replaced(path):
+    """A file that is damaged for a while."""
+    whole = path.read_bytes()
+    path.write_text("{")
+    yield
+    path.write_bytes(whole)
+
+
+def test_nothing_newer_is_named_after_space_is_reclaimed(tmp_path, monkeypatch):
+    now = [100.25]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    store, _ = filled(tmp_path / "s", pairs=(1,))
+    for now[0] in (100.5, 100.75, 101.0, 101.25, 101.5):
+        store.add(torch.ones(1, 1, 4), torch.ones(1, 1, 2))
+    for _ in range(2):
+        store.reclaim()
+        assert store.before(100.25).tolist() == [[]]
+        assert store.before(100.6).tolist() == [[]]  # not 2, which was told after
+        assert store.before(101.1).tolist() == [[0, 1, 2, 3]]
+        assert store.before(101.45).tolist() == [[0, 1, 2, 3]]
+        told = [store.versions(n)[0][0] for n in range(6)]
+        assert told == [101.0] * 4 + [101.5] * 2  # no later than the last
+    now[0] = 102.0
+    store.add(torch.ones(1, 1, 4), torch.ones(1, 1, 2))
+    store.reclaim()
+    assert store.before(102.0).tolist() == [[0, 1, 2, 3]]
+    assert store.before(102.1).tolist() == [[*range(7)]]
+    now[0] = 90.0  # a clock that is set back does not make the new older than the old
+    store.add(torch.ones(1, 1, 4), torch.ones(1, 1, 2))
+    assert store.versions(7)[0][0] == 102.0
+    store.close()
