@@ -169,7 +169,8 @@ def run() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found = {"rates": rates(), "openings": openings(folder), "huge": huge(folder)}
-    return found | {"sqlite": sqlite3.sqlite_version, "threads": torch.get_num_threads()}
+    found |= {"width": WIDTH, "sqlite": sqlite3.sqlite_version}
+    return found | {"threads": torch.get_num_threads()}
 
 
 def report(found: dict[str, Any]) -> str:

@@ -45,12 +45,13 @@ def durable(folder: Path) -> str:
     said = (
         f"A million keys can be read {soon['durable']:.3f} s after the folder is opened, "
         f"{soon['durable, verified']:.2f} s with all checksums compared; from SQLite it takes "
-        f"{soon['sqlite']:.2f} s. A store of {huge['pairs']:,} pairs opens in {huge['open']:.2f} "
-        f"s. Its first read, which compares all checksums, takes {huge['first read']:.1f} s, "
-        f"the second {huge['second read']:.1f} s; the most memory that the process has at a time "
-        f"is {huge['peak bytes'] / 1e9:.1f} GB."
+        f"{soon['sqlite']:.2f} s. A store of {huge['pairs']:,} pairs, values of width 1, opens "
+        f"in {huge['open']:.2f} s. Its first read, which compares all checksums, takes "
+        f"{huge['first read']:.1f} s, the second {huge['second read']:.1f} s; the most memory that "
+        f"its process has at a time is {huge['peak bytes'] / 1e9:.1f} GB."
     )
-    parts = [_told(record, "Measured"), table(head, rows, SHORT), said, survived(folder)]
+    widths = f"Keys and values of width {found['width']}"
+    parts = [_told(record, widths), table(head, rows, SHORT), said, survived(folder)]
     return "\n\n".join(part for part in parts if part)
 
 

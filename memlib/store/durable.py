@@ -317,8 +317,8 @@ class DurableStore(Store, durable=True):
 
     def _telling(self, place: Ints) -> Ints:
         """Return which records tell of the pairs at these places, -1 for none."""
-        place, first = np.unique(place[place >= 0]), self._log.puts["place"]
-        return np.unique(first.searchsorted(place, "right") - 1)
+        told = self._log.puts["place"].searchsorted(place[place >= 0], "right") - 1
+        return np.flatnonzero(np.bincount(told))
 
     def _damaged(self, told: Ints) -> NDArray[np.bool_]:
         """Compare the pairs of some records; return the slots (B, N) whose pairs are damaged."""
