@@ -184,7 +184,9 @@ def test_two_times_are_told_apart() -> None:
     assert measured._apart(13.164, 13.162) == "13.164 ms against 13.162"
     assert measured._apart(57.8, 57.3186) == "57.8 ms against 57.3"
     page = proof.filled(source("benchmarks"))
-    assert re.findall(r"([\d.,]+) ms against \1\b", page) == []
+    pairs = re.findall(r"([\d.,]*\d) ms against ([\d.,]*\d)", page)
+    assert pairs
+    assert [pair for pair in pairs if len(set(pair)) == 1] == []
 
 
 def test_a_reason_is_told_once_and_its_commands_are_code(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ import torch
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from benchmarks import durable
 from memlib import Store
 from memlib.store import DurableStore, records
 from tests.store import durability
@@ -492,17 +491,6 @@ def test_stores_that_nobody_holds_leave_no_file_open(tmp_path):
         with pytest.raises(ValueError, match=r"s is damaged: .*26\.values"):
             opened(tmp_path / "s", readonly=True)
     assert open_files() == before
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system tells no peaks")
-def test_the_benchmark_tells_the_memory_of_each_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(durable, "HUGE", 20_000)
-    monkeypatch.setattr(durable, "PART", 10_000)
-    ballast = torch.ones(250_000_000)  # a GB, here alone
-    found = durable.huge(tmp_path)
-    assert found["pairs"] == 20_000
-    assert max(found["peak bytes"], found["peak bytes of the writer"]) < ballast.nbytes
 
 
 def harm(path, at=0):
