@@ -28,7 +28,7 @@ def read_cost(
     *,
     queries: int = 1,
     k: int | None = None,
-    network: tuple[float, float] = NETWORKS["Ethernet 10 Gb/s"],
+    network: str | tuple[float, float] = "Ethernet 10 Gb/s",
 ) -> dict[str, float]:
     r"""Work out what a rank holds and sends: :math:`t = m \lambda + b / \beta`.
 
@@ -44,15 +44,16 @@ def read_cost(
         ranks: number of ranks R.
         queries: number of queries, the same on every rank.
         k: of `memlib.ShardedStore.read`; all pairs when None.
-        network: bytes a second and seconds a message, as in `memlib.store.NETWORKS`.
+        network: bytes a second and seconds a message, or the name of such a pair in
+            `memlib.store.NETWORKS`.
 
     Returns:
         What a rank has, "bytes held" (keys, values and ids), and of a read without gradients the
         "messages" it sends, their "bytes sent", and the "seconds" that takes.
 
     Raises:
-        TypeError: a number is no integer.
-        ValueError: a number too small.
+        TypeError: a number is no integer, or what the network takes is no pair of numbers.
+        ValueError: a number too small, or a name that is not in `NETWORKS`.
 
     Source:
         Chan et al. 2007, section 3 (Collective communication: theory, practice, and experience).
@@ -73,7 +74,13 @@ def read_cost(
         checks.integer("k", k, 1)
         gathered = [told, queries * k * (FLOAT + INTEGER)]  # scores and ids
         summed = [queries * value_width * FLOAT]
-    others, (rate, latency) = ranks - 1, network
+    if isinstance(network, str):
+        checks.choice("network", network, tuple(NETWORKS))
+        network = NETWORKS[network]
+    elif not isinstance(network, tuple | list) or len(network) != 2:
+        raise TypeError(f"network must be a name or (bytes a second, seconds); got {network!r}")
+    rate = checks.number("network[0]", network[0], 1)
+    others, latency = ranks - 1, checks.number("network[1]", network[1], 0)
     messages = others * (len(gathered) + 2 * len(summed))
     sent = others * (sum(gathered) + 2 * sum(summed) / ranks)
     held = -(-pairs // ranks) * (FLOAT * (width + value_width) + INTEGER)

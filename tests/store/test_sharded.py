@@ -99,8 +99,16 @@ def test_the_cost_is_by_hand_that_of_four_ranks():
     for network in NETWORKS.values():  # what is sent does not depend on the number of pairs
         few, many = (read_cost(n, 64, 64, 8, k=32, network=network) for n in (10**6, 10**9))
         assert few["seconds"] == many["seconds"]
+    for name, network in NETWORKS.items():
+        assert read_cost(10, 2, 3, 4, network=name) == read_cost(10, 2, 3, 4, network=network)
     with pytest.raises(ValueError, match="ranks must be at least 1; got 0"):
         read_cost(10, 2, 3, 0)
+    with pytest.raises(ValueError, match=r"network must be one of Ethernet .*; got 'NVLink'"):
+        read_cost(10, 2, 3, 4, network="NVLink")
+    with pytest.raises(TypeError, match=r"network must be a name or \(.*; got 3"):
+        read_cost(10, 2, 3, 4, network=3)
+    with pytest.raises(ValueError, match=r"network\[0\] must be finite and at least 1; got 0"):
+        read_cost(10, 2, 3, 4, network=(0, 1e-6))
 
 
 @pytest.mark.slow
