@@ -27,10 +27,10 @@ def tell(**state: float) -> None:
 
 
 class Client(NotebookClient):
-    """Nbclient, with a word before each cell."""
+    """Nbclient, with a word before each cell; what a cell prints is one piece, however it came."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+        super().__init__(*args, coalesce_streams=True, **options)
         self.on_cell_start = lambda cell, cell_index: tell(cell=cell_index)
 
 

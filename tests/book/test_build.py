@@ -213,6 +213,15 @@ def test_a_kernel_that_dies_is_told(tree: Callable[..., Tree]) -> None:
     assert "Kernel died" in done.stdout
 
 
+def test_what_a_cell_prints_is_one_piece_however_it_comes(tree: Callable[..., Tree]) -> None:
+    source = "import time\nprint('a', end='', flush=True)\ntime.sleep(0.5)\nprint('\\nb')"
+    book = tree(one=notebook("# One", source))
+    assert book.build("run").returncode == 0
+    (path,) = (book.root / ".build").rglob("one.ipynb")
+    *_, cell = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    assert ["".join(piece["text"]) for piece in cell["outputs"]] == ["a\nb\n"]
+
+
 @pytest.mark.slow
 def test_the_network_is_off(tree: Callable[..., Tree]) -> None:
     source = "import socket; socket.create_connection(('203.0.113.1', 80), 2)"

@@ -130,6 +130,11 @@ class TestWeights:
             "b": [2, 3],
         }
 
+    def test_the_metadata_come_in_one_order(self, tmp_path: Path) -> None:
+        names = list("hgfedcba")
+        save_file({}, tmp_path / "a.safetensors", metadata=dict.fromkeys(names, "1"))
+        assert list(pack(tmp_path / "a.safetensors")["metadata"]) == sorted(names)
+
     def test_rows_of_bytes(self) -> None:
         matrix = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
         matrix[1] = 0

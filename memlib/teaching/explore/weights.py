@@ -23,10 +23,10 @@ def pack(path: Path, *, exact: bool = False) -> dict[str, Any]:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        metadata = {key: _plain(value) for key, value in (file.metadata() or {}).items()}
+        told = sorted((file.metadata() or {}).items())  # which come in another order each time
         tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
     packed = {name: single(x) if exact else half(x, name) for name, x in tensors.items()}
-    return {"metadata": metadata, "tensors": packed}
+    return {"metadata": {key: _plain(text) for key, text in told}, "tensors": packed}
 
 
 def half(tensor: Tensor, name: str = "tensor") -> dict[str, Any]:
