@@ -96,9 +96,9 @@ def write_about(folder: Path, about: Mapping[str, Any]) -> None:
     first, second = (folder / name for name in ABOUT)
     with replacing(first) as beside:
         beside.write_text(body)
-    with suppress(OSError):
-        with replacing(second) as beside:
-            beside.write_text(body)
+    with suppress(OSError), replacing(second) as beside:
+        beside.write_text(body)
+    with suppress(OSError):  # also where the second copy failed: the old files go after this
         sync_folder(folder)
 
 
