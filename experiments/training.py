@@ -19,6 +19,7 @@ from experiments.progress import tqdm
 
 Figures = dict[str, float]
 RUNNING = 0.98  # what the running norm keeps of itself at each update
+SQUARED = 1e17  # from which on the sum of some squares is more than float32 holds
 
 
 @dataclass
@@ -165,11 +166,26 @@ def by_running_norm(ratio: float) -> Callable[[nn.Module, Progress], None]:
 
     def clip(model: nn.Module, progress: Progress) -> None:
         limit = ratio * progress.norm if progress.norm else float("inf")
-        norm = nn.utils.clip_grad_norm_(model.parameters(), limit, error_if_nonfinite=True).item()
+        norm = shorten(list(model.parameters()), limit)
         kept = min(norm, limit)
         progress.norm = RUNNING * progress.norm + (1 - RUNNING) * kept if progress.norm else kept
 
     return clip
+
+
+def shorten(parameters: list[nn.Parameter], limit: float) -> float:
+    """Shorten a gradient to a norm of `limit`; return the norm that it had.
+
+    An unstable recurrence makes gradients whose squares overflow; those are scaled first.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    largest = max(torch.linalg.vector_norm(g, torch.inf).item() for g in gradients)
+    scale = limit / largest if SQUARED < largest < float("inf") else 1.0
+    if scale != 1.0:
+        for gradient in gradients:
+            gradient.mul_(scale)
+    norm = nn.utils.clip_grad_norm_(parameters, limit, error_if_nonfinite=True).item()
+    return norm / scale
 
 
 def by_matrix(limit: float) -> Callable[[nn.Module, Progress], None]:

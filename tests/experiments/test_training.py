@@ -179,6 +179,21 @@ class TestTraining:
         assert moved.norm().item() == pytest.approx(3.0, rel=1e-3)
         assert job.progress.norm == pytest.approx(0.98 * 2.0 + 0.02 * 3.0, rel=1e-3)
 
+    @pytest.mark.parametrize("scale", [1e10, 1e20, 1e30])
+    def test_a_gradient_whose_squares_overflow_is_clipped_as_any(self, scale):
+        moved, norms = [], []
+        for factor in (1.0, scale):
+            job = make(kind=torch.optim.SGD, loss=lambda m, x, f=factor: 1e6 * f * squared(m, x))
+            job.rate = lambda _: 1.0
+            job.clip, job.progress.norm = training.by_running_norm(1.5), 2.0
+            before = [p.clone() for p in job.model.parameters()]
+            training.update(job)
+            after = job.model.parameters()
+            moved.append(torch.cat([(a - b).flatten() for a, b in zip(after, before, strict=True)]))
+            norms.append(job.progress.norm)
+        torch.testing.assert_close(moved[1], moved[0], rtol=1e-4, atol=1e-6)
+        assert norms[1] == pytest.approx(norms[0], rel=1e-4)
+
     def test_the_first_gradient_is_not_clipped_and_begins_the_running_norm(self):
         job = make(kind=torch.optim.SGD, loss=lambda model, x: 1e3 * squared(model, x))
         job.rate = lambda _: 1.0
