@@ -117,7 +117,7 @@ def test_the_script_of_the_guide_prints_the_same_under_torchrun(tmp_path):
     if not page.exists():
         pytest.skip("the source archive holds no book")
     found = re.search(
-        r"```python\n(import os\n.*?RANK.*?)```\s*```text\n(.*?)```", page.read_text(), re.S
+        r"```python\n(import os.*?RANK.*?)```\s*```text\n(.*?)```", page.read_text(), re.S
     )
     script = tmp_path / "store.py"
     script.write_text(found[1])
