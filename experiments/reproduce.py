@@ -63,9 +63,9 @@ def recorded(side: Side, unit: str) -> str:
     if side.best:
         one = f"; a start {shown(side.mean, side.spread)}" if side.mean is not None else ""
         return f"{shown(side.value)} {unit}, the best of {side.count} starts by training error{one}"
-    if not math.isfinite(side.value):  # the middle run never got there
-        there = [shown(run[side.field]) for run in side.runs if run.get(side.field)]
-        after = f", after {' and '.join(there)} {unit}" if there else ""
+    there = [x for run in side.runs if math.isfinite(x := claims.number(run, side.field))]
+    if len(there) < len(side.runs):
+        after = f", after {' and '.join(map(shown, there))} {unit}" if there else ""
         return f"in {len(there)} of {len(side.runs)} runs{after}"
     return f"{shown(side.value, side.spread)} {unit}"
 

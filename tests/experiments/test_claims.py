@@ -118,9 +118,24 @@ class TestOurs:
         assert re.fullmatch(r"25.5 % wrong, the best of 3 starts .*; a start 26.23 ± 0.84", told)
         assert not known["memn2n-third-hop"].sides[0].best
 
-    def test_who_got_there_is_told_with_the_number(self, known):
-        told = reproduce.recorded(known["ntm-recall"].sides[0], "sequences")
-        assert told == "in 1 of 3 runs, after 48,000 sequences"
+    @pytest.mark.parametrize(
+        ("solved", "expected"),
+        [
+            ([None, None, None], "in 0 of 3 runs"),
+            ([None, 48_000, None], "in 1 of 3 runs, after 48,000 sequences"),
+            ([24_000, 48_000, None], "in 2 of 3 runs, after 24,000 and 48,000 sequences"),
+            ([24_000, 48_000, 50_000], "40,667 ± 14,468 sequences"),
+        ],
+    )
+    def test_who_got_there_is_told_with_the_number(self, copy, solved, expected):
+        def mark(record):
+            runs = [run for run in record["runs"] if run["model"] == "ntm"]
+            for run, sequences in zip(runs, solved, strict=True):
+                run["solved_sequences"] = sequences
+
+        change(copy, "ntm_associative_recall", mark)
+        told = reproduce.recorded(claims.known(copy)["ntm-recall"].sides[0], "sequences")
+        assert told == expected
 
     def test_runs_that_are_not_there_are_refused(self):
         with pytest.raises(ValueError, match="ntm_copy must have runs"):
