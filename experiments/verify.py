@@ -1,11 +1,11 @@
 """Run a part of a record again with the code of today, and compare.
 
-A unit is one run of a group (see `experiments.check`), the cheapest, or that of ``--seed``: it
-stands for its group. Its numbers must agree in every digit, what took time aside. On another
-processor or with another PyTorch they may differ by rounding that training has blown up: then
-each figure must lie within the spread of the runs recorded with other seeds, widened by itself on
-both sides. A benchmark is run three times: no recorded time may lie further from the middle of
-the three than twice what any of them does from its own.
+A unit is one run of a group (see `experiments.check`), the cheapest that another code made, or
+that of ``--seed``: it stands for its group. Its numbers must agree in every digit, what took time
+aside. On another processor or with another PyTorch they may differ by rounding that training has
+blown up: then each figure must lie within the spread of the runs recorded with other seeds,
+widened by itself on both sides. A benchmark is run three times: no recorded time may lie further
+from the middle of the three than twice what any of them does from its own.
 
 What agrees is stamped with today's key. Without ``--unit`` and ``--all`` units are those of stale
 groups, the cheapest first; benchmarks, which need a machine at rest, only where they are named.
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments import check, records
+from experiments import check, keys, records
 from experiments.check import Group
 
 ASIDE = {  # where, when and how long; `key` and `codes` tell the code, not the numbers
@@ -80,7 +80,8 @@ def unit_of(group: Group, seed: int | None, folder: Path) -> Unit | None:
     if "figures" in record:
         return Unit(group, "", record["figures"], (record["command"],) * REPEATS, None)
     runs = [run for run in group.runs if seed in (None, run["seed"])]
-    run = min(runs, key=lambda run: run["seconds"], default=None)
+    today = keys.today(group.maker)  # whose runs say nothing of those of another code
+    run = min(runs, key=lambda run: (run["key"] == today, run["seconds"]), default=None)
     if run is None:
         return None
     name = " ".join(f"{n}={run[n]}" for n in ("size", "rate", "seed") if n in run)

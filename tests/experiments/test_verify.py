@@ -195,6 +195,16 @@ def test_on_another_machine_the_spread_of_the_seeds_decides(
     assert states(tmp_path) == ["stale" if status else "re-verified"]
 
 
+def test_a_run_of_another_code_comes_before_one_of_todays(trained):
+    (group,) = check.groups(trained.parent)
+    first, *_, last = sorted(group.runs, key=lambda run: run["seconds"])
+    for run in group.runs:
+        run["key"] = keys.today(group.maker)
+    assert verify.unit_of(group, None, trained.parent).recorded == first
+    last["key"] = "another"
+    assert verify.unit_of(group, None, trained.parent).recorded == last
+
+
 def test_without_other_seeds_there_is_no_spread(trained):
     (group,) = check.groups(trained.parent)
     for run in group.runs:
