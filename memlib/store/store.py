@@ -65,7 +65,8 @@ class Store(Pairs):
 
     Attributes:
         keys: (B, N, M), in slots without a promised order; N grows up to the capacity.
-        values: (B, N, V).
+        values: (B, N, V). Learned after ``store.values.requires_grad_()``; where N grows they are
+            another tensor, so what learns them is made once all pairs are there.
         ids: (B, N) int64; -1 for an empty slot, whose key and value are 0.
 
     Raises:
@@ -227,10 +228,12 @@ class Store(Pairs):
             ValueError: wrong shapes, a negative distance, NaN in the query.
         """
         query = self._checked(query)
-        distance = checks.number("distance", distance, 0)
-        checks.finite(query.sum(), query=query)
+        distance = float(checks.number("distance", distance, 0))
+        checks.finite(query, query=query)
         keys, _, ids = self._all()
-        close = within(query.reshape(len(keys), -1, self.width), keys, distance)
+        # one row is searched by all queries at once
+        rows = query.reshape(1, -1, self.width) if len(keys) == 1 else query
+        close = within(rows, keys, distance)
         return _chosen(ids, close & (ids >= 0))
 
     @alone
@@ -310,7 +313,8 @@ class Store(Pairs):
         keys, _, ids = self._all()
         # one row is searched by all queries at once
         rows = query.reshape(len(keys), -1, self.width) if len(keys) == 1 else query
-        slots = self._search(rows, keys, ids, self._held, k, self.effort)
+        effort = checks.integer("effort", self.effort, 1)
+        slots = self._search(rows, keys, ids, self._held, k, effort)
         slots = slots.reshape(*query.shape[:2], k)
         if isinstance(strength, Tensor) and strength.ndim:
             strength = strength.unsqueeze(-1)
