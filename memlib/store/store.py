@@ -48,7 +48,8 @@ class Store(Pairs):
     `pickle` and a worker process get a whole store, index and all, of their own. Into a file it
     goes by `save` and `open`; `torch.load` with ``weights_only`` refuses a pickle of it. Where
     `torch.func` transforms or `torch.export` traces a function, an exact store can be read; a
-    search by faiss and a change in place are refused.
+    search by faiss and a change in place are refused. What is made or filled in
+    `torch.inference_mode` can be changed outside it.
 
     Args:
         width: width M of a key.
