@@ -118,10 +118,19 @@ class Store(Pairs):
         super().__init__(batch_size, width, value_width, capacity, value_dtype, **factory)
         checks.choice("measure", measure, MEASURES)
         checks.choice("backend", backend, BACKENDS)
-        self.measure, self.backend = measure, backend
         self.effort = checks.integer("effort", effort, 1)
         self.links = checks.integer("links", links, 2)
         self._search = Search(backend, len(self.keys), self.width, measure, self.links)
+
+    @property
+    def measure(self) -> Measure:
+        """By what is searched and weighed: that of its making."""
+        return self._search.measure
+
+    @property
+    def backend(self) -> Backend:
+        """What searches: that of its making."""
+        return self._search.backend
 
     @alone
     def address(
