@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memlib.store import Store
+from memlib.store import DurableStore, Store
 
 WIDTH, ROUNDS = 64, 5
 BATCHES = {1: 300, 100: 100, 10_000: 6}  # pairs a call, and calls a round
@@ -87,7 +87,9 @@ def way(name: str, folder: Path) -> Iterator[Callable[[Tensor, Tensor], Any]]:
     if name == "memory":
         yield Store(WIDTH, WIDTH).add
     elif name == "durable":
-        store: Any = Store.open(folder / "store", durable=True, width=WIDTH, value_width=WIDTH)
+        store: Any = DurableStore.open(
+            folder / "store", durable=True, width=WIDTH, value_width=WIDTH
+        )
         yield store.add
         store.close()
     else:
@@ -126,7 +128,7 @@ def rates() -> list[dict[str, Any]]:
 
 def openings(folder: Path) -> dict[str, float]:
     """Return the seconds until the keys of a million pairs can be read, medians of rounds."""
-    store: Any = Store.open(folder / "store", durable=True, width=WIDTH, value_width=WIDTH)
+    store: Any = DurableStore.open(folder / "store", durable=True, width=WIDTH, value_width=WIDTH)
     with sqlite(folder / "sqlite", "key BLOB, value BLOB") as base:
         for _ in range(LARGE // PART):
             pairs = torch.randn(2, 1, PART, WIDTH)
@@ -136,7 +138,7 @@ def openings(folder: Path) -> dict[str, float]:
     times: dict[str, list[float]] = {"durable": [], "durable, verified": [], "sqlite": []}
     for _ in range(ROUNDS):
         start = time.perf_counter()
-        store = Store.open(folder / "store", durable=True)
+        store = DurableStore.open(folder / "store", durable=True)
         times["durable"].append(time.perf_counter() - start)
         store.verify()
         times["durable, verified"].append(time.perf_counter() - start)

@@ -136,8 +136,9 @@ class Project:
         """Follow a name to the module that defines it, or out of the project (then a word)."""
         name, part = origin
         module = self.find(name)
-        if module is None:
-            return name if part is None else f"{name}.{part}"
+        if module is None:  # or a folder without an __init__
+            word = name if part is None else f"{name}.{part}"
+            return Reference(word, None) if part and self.find(word) else word
         if part is None or part in module.defined:
             return Reference(name, part)
         if part in module.imports and origin not in seen:  # a circle has no end

@@ -105,10 +105,13 @@ def attend_sharded(
         checks.tensor("values", values)
         checks.shape("values", values, "(..., N, V)", N=keys.shape[-2])
         checks.alike(query=query, values=values)
-        checks.leading(query=(query, 2), keys=(keys, 2), values=(values, 2))
+        lead = checks.leading(query=(query, 2), keys=(keys, 2), values=(values, 2))
+        sizes.append((*lead, values.shape[-1]))
         return found
 
-    shared = query, measure, strength, need_weights, recorded(query, keys, values, strength)
+    sizes: list[tuple[int, ...]] = []  # of the read, known once all is checked
+    asked = query, measure, strength, need_weights
+    shared = *asked, recorded(query, keys, values, strength), sizes
     found, _ = ranks.agree("attend_sharded", check, shared)
     keys, values = _hide(mask, keys, values)
     entered = ranks.enter(query), keys, values, measure, entering(ranks, found), mask

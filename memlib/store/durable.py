@@ -6,7 +6,7 @@ import warnings
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from memlib.store.pairs import _chosen
 from memlib.store.store import Store
 
 OWN = {"_log", "_give_back", "_place", "_unread", "_spared", "_is_mapped"}  # not a plain store's
+LAST_ID = 2**63 - 1
 DEAD = 4096  # pairs that may lie in the files though they are gone, whatever is held
 
 
@@ -72,12 +73,21 @@ class DurableStore(Mapped, durable=True):
         cls, folder: Path, *, readonly: bool, history: bool, **asked: Any
     ) -> "DurableStore":
         """See `Store.open`."""
+        folder = folder.resolve()  # where it stays, wherever the process goes
         store = cls.__new__(cls)
-        if not readonly:
-            store._give_back = weakref.finalize(store, os.close, folders.claim(folder))
-            if not any((folder / name).exists() for name in records.ABOUT):
+        if readonly:
+            store._read(folder, readonly, history, asked)
+            return store
+        if not records.is_there(folder):
+            folders.made(folder, asked)  # which refuses before anything is on the disk
+        store._give_back = weakref.finalize(store, os.close, folders.claim(folder))
+        try:
+            if not records.is_there(folder):
                 folders.create(folder, bool(history), asked)
-        store._read(folder, readonly, history, asked)
+            store._read(folder, readonly, history, asked)
+        except BaseException:  # which may keep the half-made store alive
+            store._give_back()
+            raise
         return store
 
     @property
@@ -117,9 +127,23 @@ class DurableStore(Mapped, durable=True):
                 self.history = True
         self._take()
 
+    @property
+    def folder(self) -> Path:
+        """Where it lives."""
+        return self._log.folder
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     @alone
     def close(self) -> None:
-        """Give the folder back to the next writer; the store itself can still be read."""
+        """Give the folder back to the next writer; the store itself can still be read.
+
+        So does the end of a ``with``. The files of pairs stay open for as long as the store lives.
+        """
         self._log.close()
         if hasattr(self, "_give_back"):
             self._give_back()
@@ -144,7 +168,7 @@ class DurableStore(Mapped, durable=True):
             TypeError: no integers.
             ValueError: an id that is not held in the row, or a version that is damaged.
         """
-        id, row = checks.integer("id", id, 0), checks.integer("row", row, 0)
+        id, row = checks.integer("id", id, 0, LAST_ID), checks.integer("row", row, 0)
         if row >= len(self.ids) or not (self.ids[row] == id).any():
             raise ValueError(f"ids must be held in their row; got {id} in row {row}")
         puts = self._log.puts

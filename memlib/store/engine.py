@@ -1,6 +1,6 @@
 """Engines that others run, and a read of what they found: a database, an index, a service."""
 
-from typing import Literal, Protocol, overload, runtime_checkable
+from typing import Any, Literal, Protocol, overload, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -110,9 +110,14 @@ def retrieve(
     checks.tensor("query", query)
     checks.shape("query", query, "(B, L, M)")
     k = checks.integer("k", k, 1)
-    if not isinstance(engine, Engine):
-        raise TypeError(f"engine must have a method search; got {type(engine).__name__}")
-    ids, keys, values = engine.search(query.detach(), k)
+    if isinstance(engine, type) or not isinstance(engine, Engine):
+        got = f"the class {engine.__name__}" if isinstance(engine, type) else type(engine).__name__
+        raise TypeError(f"engine must have a method search; got {got}")
+    answer: Any = engine.search(query.detach(), k)
+    if not isinstance(answer, tuple | list) or len(answer) != 3:
+        got = f"{len(answer)} things" if isinstance(answer, tuple | list) else type(answer).__name__
+        raise TypeError(f"the engine must answer with ids, keys and values; got {got}")
+    ids, keys, values = answer
     ids = _checked(query, k, ids, keys, values)
 
     by: Measure = getattr(engine, "measure", "scaled_dot") if measure is None else measure

@@ -72,12 +72,17 @@ def mapped(path: Path, like: Tensor, slots: int) -> Tensor:
     return mapped if there == slots else F.pad(mapped, (0, 0, 0, slots - there))
 
 
-def create(folder: Path, history: bool, options: Mapping[str, Any]) -> None:
-    """Make the files of an empty store."""
+def made(folder: Path, options: Mapping[str, Any]) -> Store:
+    """Return the empty store that a new folder is to hold."""
     given = {name: value for name, value in options.items() if value is not None}
     if "width" not in given:
         raise ValueError(f"width must be given for the new store {folder.name}; got None")
-    store = Store(**given)
+    return Store(**given)
+
+
+def create(folder: Path, history: bool, options: Mapping[str, Any]) -> None:
+    """Make the files of an empty store."""
+    store = made(folder, options)
     about = {name: getattr(store, name) for name in OPTIONS} | {"batch_size": len(store.ids)}
     kinds = {"dtype": store.keys.dtype, "value_dtype": store.values.dtype}
     about |= {name: str(kind).removeprefix("torch.") for name, kind in kinds.items()}

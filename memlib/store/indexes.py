@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memlib.attention.scores import ORDINARY, _is_ordinary, _is_seen, _norm, _single, _unit
+from memlib.attention.verbs import Measure
 from memlib.store.nearest import FAR, PRODUCTS, _lowered, nearest
 
 Backend = Literal["exact", "flat", "hnsw", "ivf"]
@@ -44,7 +45,9 @@ def faiss(backend: str) -> Any:
 class Search:
     """Where the k nearest lie in each row, exactly or by faiss."""
 
-    def __init__(self, backend: str, batch_size: int, width: int, measure: str, links: int) -> None:
+    def __init__(
+        self, backend: Backend, batch_size: int, width: int, measure: Measure, links: int
+    ) -> None:
         self.measure, self.backend = measure, backend
         rows = 0 if backend == "exact" else batch_size
         self.indexes = [Index(backend, width, measure, links) for _ in range(rows)]
@@ -118,7 +121,7 @@ class Index:
         changed: slots that changed since `update`.
     """
 
-    def __init__(self, backend: str, width: int, measure: str, links: int) -> None:
+    def __init__(self, backend: Backend, width: int, measure: Measure, links: int) -> None:
         self.faiss = faiss(backend)
         self.backend, self.width, self.measure, self.links = backend, width, measure, links
         self.index: Any = None

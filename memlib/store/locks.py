@@ -1,4 +1,4 @@
-"""One lock a store: what is done to it is done whole, whichever threads are at it."""
+"""One lock a store: what is done to it is done whole, whichever threads and modes are at it."""
 
 import os
 import threading
@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
+
+import torch
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,6 +31,17 @@ def alone(method: F) -> F:
             return method(self, *args, **kwargs)
 
     return cast(F, wait)
+
+
+def outlasting(method: F) -> F:
+    """Let tensors that a method makes be changed later, also those made in inference mode."""
+
+    @wraps(method)
+    def outside(*args: Any, **kwargs: Any) -> Any:
+        with torch.inference_mode(False):
+            return method(*args, **kwargs)
+
+    return cast(F, outside)
 
 
 # A process that forks while another thread changes a store would hand down half a change, and a

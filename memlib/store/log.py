@@ -182,6 +182,8 @@ class Log:
             for name in ("keys", "values"):
                 sync(self._files[name])
         log, mirror = self._files["log"], self._files["mirror"]
+        if not os.fstat(log).st_nlink:  # what is written to it, nobody will open
+            raise FileNotFoundError(f"{self.folder.name} must be there; its files were removed")
         try:
             write(log, new.tobytes(), self.length * RECORD.itemsize)
             sync(log)

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memlib.store import folders
+from memlib.store.locks import outlasting
 from memlib.store.log import Log
 from memlib.store.pairs import Ints
 from memlib.store.records import Bytes, Records
@@ -37,6 +38,7 @@ class Mapped(Store):
         else:
             self._copy(row, ids)
 
+    @outlasting
     def _map(self, ids: Ints, room: int) -> None:
         """Let the slots of the one row be the places in the files, with room for more pairs."""
         end, slots = len(ids), len(ids) + room

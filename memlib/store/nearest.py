@@ -53,7 +53,7 @@ def within(query: Tensor, keys: Tensor, distance: float) -> Tensor:
     """Return which keys (B, N, M) lie within a distance of one of the queries (B, L, M), (B, N)."""
     step = _fitting(len(keys) * max(1, query.shape[1]), keys.device)
     blocks = (_scores(query, some, FAR) for some in keys.split(step, dim=1))
-    return torch.cat([(scores >= -(distance**2)).any(1) for scores in blocks], dim=1)
+    return torch.cat([(scores >= -distance * distance).any(1) for scores in blocks], dim=1)
 
 
 def _lowered(query: Tensor) -> Tensor:

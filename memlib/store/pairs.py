@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensor
 
 from memlib import _checks as checks
-from memlib.store.locks import alone, lock
+from memlib.store.locks import alone, lock, outlasting
 from memlib.transformer.entering import _check_finite
 from memlib.transformer.positions import _check_lengths
 
@@ -34,6 +34,7 @@ class Pairs:
         ids: (B, N) int64; -1 for an empty slot, whose key and value are 0.
     """
 
+    @outlasting
     def __init__(
         self, batch_size: int, width: int, value_width: int, capacity: int | None,
         value_dtype: torch.dtype | None, **factory: Any,
@@ -55,6 +56,7 @@ class Pairs:
         self._ring = True  # as long as nothing is deleted, id n lies in slot n mod N
         self._lock = lock()
 
+    @outlasting
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         memo[id(self)] = other = object.__new__(type(self))
         with self._lock:
@@ -69,6 +71,7 @@ class Pairs:
         with self._lock:
             return {"parts": pickle.dumps(self._parts())}
 
+    @outlasting
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._become(pickle.loads(state["parts"]))
 
@@ -243,6 +246,7 @@ class Pairs:
         for name in ("keys", "values", "ids"):
             getattr(self, name)[:, : self._used] = tensors[name]
 
+    @outlasting
     def _reserve(self, needed: int) -> None:
         """Have as many slots, or as many as the capacity allows."""
         slots = self.ids.shape[1]
@@ -265,13 +269,17 @@ class Pairs:
         checks.shape("values", values, "(B, T, V)", B=batch, T=pairs, V=self.value_width)
         checks.alike(**{"the store's keys": self.keys, "keys": keys})
         checks.alike(**{"the store's values": self.values, "values": values})
+        real = values.is_floating_point() and self.values.is_floating_point()
+        if not real and values.dtype != self.values.dtype:  # also under autocast
+            raise TypeError(f"values must have dtype {self.values.dtype}; got {values.dtype}")
         new = np.full(batch, pairs)
         if lengths is not None:
             _check_lengths(lengths, batch, pairs, self.ids)
             new = lengths.long().cpu().numpy()
             late = torch.from_numpy(np.arange(pairs) >= new[:, None]).unsqueeze(-1).to(keys.device)
             keys, values = keys.masked_fill(late, 0), values.masked_fill(late, 0)
-        _check_finite(keys, values, keys=keys, values=values)
+        # as they will lie there: autocast lets through what is wider
+        _check_finite(keys.to(self.keys), values.to(self.values), keys=keys, values=values)
         return new
 
     def _check_values(self, name: str, values: Tensor) -> None:

@@ -102,6 +102,11 @@ def write_about(folder: Path, about: Mapping[str, Any]) -> None:
         sync_folder(folder)
 
 
+def is_there(folder: Path) -> bool:
+    """Whether a store was made in a folder."""
+    return any((folder / name).exists() for name in ABOUT)
+
+
 def read_about(folder: Path) -> dict[str, Any]:
     """Return what the store is.
 

@@ -62,7 +62,8 @@ class Spread:
             self._held: Ints = each[:, rows : 2 * rows]  # (R, B)
 
         def told(done: T | None) -> list[int]:
-            return [*self.shard._next, *self.shard._held, *part(done)]
+            own = [*part(done)]  # as many numbers in every verb: a rank may have called another
+            return [*self.shard._next, *self.shard._held, *own, *[0] * (max(1, rows) - len(own))]
 
         done, parts = self._ranks.agree(verb, work, (self.queries, *given), told, hear)
         return done, parts.numpy()[:, 2 * rows :]

@@ -48,7 +48,8 @@ class Store(Pairs):
     `pickle` and a worker process get a whole store, index and all, of their own. Into a file it
     goes by `save` and `open`; `torch.load` with ``weights_only`` refuses a pickle of it. Where
     `torch.func` transforms or `torch.export` traces a function, an exact store can be read; a
-    search by faiss and a change in place are refused.
+    search by faiss and a change in place are refused. What is made or filled in
+    `torch.inference_mode` can be changed outside it.
 
     Args:
         width: width M of a key.
@@ -65,7 +66,8 @@ class Store(Pairs):
 
     Attributes:
         keys: (B, N, M), in slots without a promised order; N grows up to the capacity.
-        values: (B, N, V).
+        values: (B, N, V). Learned after ``store.values.requires_grad_()``; where N grows they are
+            another tensor, so what learns them is made once all pairs are there.
         ids: (B, N) int64; -1 for an empty slot, whose key and value are 0.
 
     Raises:
@@ -116,10 +118,19 @@ class Store(Pairs):
         super().__init__(batch_size, width, value_width, capacity, value_dtype, **factory)
         checks.choice("measure", measure, MEASURES)
         checks.choice("backend", backend, BACKENDS)
-        self.measure, self.backend = measure, backend
         self.effort = checks.integer("effort", effort, 1)
         self.links = checks.integer("links", links, 2)
         self._search = Search(backend, len(self.keys), self.width, measure, self.links)
+
+    @property
+    def measure(self) -> Measure:
+        """By what is searched and weighed: that of its making."""
+        return self._search.measure
+
+    @property
+    def backend(self) -> Backend:
+        """What searches: that of its making."""
+        return self._search.backend
 
     @alone
     def address(
@@ -227,10 +238,12 @@ class Store(Pairs):
             ValueError: wrong shapes, a negative distance, NaN in the query.
         """
         query = self._checked(query)
-        distance = checks.number("distance", distance, 0)
-        checks.finite(query.sum(), query=query)
+        distance = float(checks.number("distance", distance, 0))
+        checks.finite(query, query=query)
         keys, _, ids = self._all()
-        close = within(query.reshape(len(keys), -1, self.width), keys, distance)
+        # one row is searched by all queries at once
+        rows = query.reshape(1, -1, self.width) if len(keys) == 1 else query
+        close = within(rows, keys, distance)
         return _chosen(ids, close & (ids >= 0))
 
     @alone
@@ -310,7 +323,8 @@ class Store(Pairs):
         keys, _, ids = self._all()
         # one row is searched by all queries at once
         rows = query.reshape(len(keys), -1, self.width) if len(keys) == 1 else query
-        slots = self._search(rows, keys, ids, self._held, k, self.effort)
+        effort = checks.integer("effort", self.effort, 1)
+        slots = self._search(rows, keys, ids, self._held, k, effort)
         slots = slots.reshape(*query.shape[:2], k)
         if isinstance(strength, Tensor) and strength.ndim:
             strength = strength.unsqueeze(-1)

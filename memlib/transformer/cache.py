@@ -57,7 +57,8 @@ class KVCache(_Entering):
         Gradients flow through the tokens of one call and never into those of earlier calls.
         It has no parameters: `DistributedDataParallel` finds nothing to do and refuses it alone.
         It is changed in place, and `torch.func.vmap` refuses that; `torch.export` takes it as a
-        part of a module. `copy.copy` shares its buffers, as of any module.
+        part of a module. `copy.copy` shares its buffers, as of any module. Made in
+        `torch.inference_mode`, it can be changed there alone.
 
     Example:
         >>> import torch

@@ -323,6 +323,15 @@ def test_a_module_that_became_a_package_in_parts(project):
     assert key(project, files=parts) != key(project)
 
 
+@pytest.mark.parametrize(
+    "entry", ["from tests.room import case\nX = case.f\n", "from tests.room.case import f\nX = f\n"]
+)
+def test_a_folder_without_an_init_is_followed(entry, project):
+    case = {"tests/room/case.py": "def f():\n    return 1\n"}
+    changed = {"tests/room/case.py": "def f():\n    return 2\n"}
+    assert key(project, entry, files=case) != key(project, entry, files=changed)
+
+
 @pytest.mark.parametrize("text", ["from ..verbs import unused", "from .. import verbs"])
 def test_relative_imports_are_followed(text, project):
     entry = "from memlib.room import inner\nX = inner.f\n"

@@ -385,13 +385,38 @@ def test_what_does_not_fit_is_refused_and_nothing_is_lost() -> None:
     [
         ({"forget": sinks}, "slots must be a number where a rule forgets"),
         ({"slots": 4, "n": 2}, "n must be None without a rule"),
-        ({"slots": 4, "n": 5, "forget": sinks}, "n must be"),
+        ({"slots": 4, "n": 4, "forget": sinks}, r"n must be in \[0, 3\]; got 4"),
         ({"slots": 0}, "slots must be"),
     ],
 )
 def test_sizes_are_checked(options: dict[str, Any], rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         MemoryCache(made("gpt2"), **options)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 8, 9])
+def test_no_more_is_held_than_there_are_slots(slots: int) -> None:
+    model, ids = made("llama"), batch()[0][2:]
+    with MemoryCache(model, slots=slots, forget=sinks) as cache, torch.no_grad():
+        for column in range(12):
+            model(ids[:, column : column + 1], cache=cache)
+            assert cache.layers[0].held <= slots
+    with MemoryCache(model, slots=slots, forget=sinks, n=slots - 1) as cache, torch.no_grad():
+        for column in range(12):
+            model(ids[:, column : column + 1], cache=cache)
+        assert cache.layers[0].held == slots
+
+
+def test_other_rows_are_refused_and_nothing_is_lost() -> None:
+    model, ids = made("llama"), batch()[0][1:]
+    caches = [MemoryCache(model), MemoryCache(model)]
+    for cache in caches:
+        model(ids, cache=cache)
+    with pytest.raises(ValueError, match="tokens must come for the 2 rows of the cache; got 1"):
+        model(ids[:1], cache=caches[0])
+    assert [layer.seen for layer in caches[0].layers] == [12, 12]
+    one, other = (model(ids[:, :1], cache=cache).logits for cache in caches)
+    assert torch.equal(one, other)
 
 
 def test_other_mistakes_are_named() -> None:

@@ -195,6 +195,74 @@ def test_memories_and_a_cache_share_a_model(order: int) -> None:
     assert torch.equal(model(text).logits, plain)
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"num_items_in_batch": torch.tensor(1000)},
+        {"shift_labels": tokens(12).roll(-3)},
+        {},
+    ],
+)
+def test_knn_leaves_the_models_own_loss_as_it_is_but_for_its_logits(how: dict[str, Any]) -> None:
+    ids, model = tokens(12), made("llama")
+    plain = model(ids, labels=ids, **how)
+    with KNNMemory(model, mix=0.0) as memory, KNNMemory(model, mix=0.5, strength=0.05) as other:
+        memory.fill(tokens(20))
+        torch.testing.assert_close(model(ids, labels=ids, **how).loss, plain.loss)
+        other.fill(tokens(20, seed=9))
+        mixed = model(ids, labels=ids, **how)
+        by_place = model(ids, None, None, None, None, ids, **how)
+        memory.detach()  # the first before the second
+        alone = model(ids, labels=ids, **how)
+    wanted = model.loss_function(logits=mixed.logits, labels=ids, vocab_size=VOCAB, **how)
+    for said in (mixed, by_place, alone):
+        torch.testing.assert_close(said.loss, wanted)
+    assert (mixed.loss - plain.loss).detach().abs() > 1e-3
+    assert torch.equal(model(ids, labels=ids, **how).loss, plain.loss)
+    assert "_loss_function" not in vars(model)
+
+
+def test_knn_leaves_what_a_mixture_of_experts_adds() -> None:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 4}
+    config = MixtralConfig(vocab_size=VOCAB, router_aux_loss_coef=0.5, **sizes)
+    model, ids = MixtralForCausalLM(config).eval(), tokens(12)
+    plain = model(ids, labels=ids, output_router_logits=True).loss
+    with KNNMemory(model, mix=0.0) as memory:
+        memory.fill(tokens(20))
+        found = model(ids, labels=ids, output_router_logits=True).loss
+    torch.testing.assert_close(found, plain)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_that_does_not_fit_is_refused_whole(kind: str) -> None:
+    model, text = made("llama"), tokens(30)
+    with KINDS[kind](model) as memory:
+        for place, wrong in ((20, VOCAB), (25, -1)):
+            bad = text.clone()
+            bad[0, place] = wrong
+            with pytest.raises(ValueError, match=rf"ids must be in \[0, 63\]; got {wrong}"):
+                memory.fill(bad, segment=8)
+        for mask in ([[1] * 30], torch.ones(1, 30)):
+            with pytest.raises(
+                TypeError, match=r"mask must be a torch\.Tensor of bool or integers"
+            ):
+                memory.fill(text, mask)
+        assert memory.store is None or not memory.store.lengths.any()
+
+
+def test_a_store_of_other_values_is_refused() -> None:
+    model, store = made("llama"), Store(8, 1, batch_size=2)
+    store.add(torch.zeros(2, 1, 8), torch.zeros(2, 1, 1))
+    with (
+        MemorizingMemory(model, layer=0, store=store),
+        pytest.raises(ValueError, match="values of the store"),
+    ):
+        model(tokens(4))
+
+
 def test_mistakes_are_named() -> None:
     model = made("llama")
     with pytest.raises(ValueError, match=r"layer must be one of \[0, 1\]; got 7"):

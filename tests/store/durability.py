@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from memlib import Store
+from memlib import DurableStore
 from memlib.store import log
 
 
@@ -25,7 +25,7 @@ def contents(store):
 
 
 def opened(path, **options):
-    return Store.open(path, durable=True, **options)
+    return DurableStore.open(path, durable=True, **options)
 
 
 # A process imports what it needs once, and forks a writer for each line that it reads. A writer

@@ -383,6 +383,11 @@ def an_empty_store_reads_as_0(group: Any, rank: int, size: int, _: Path) -> None
     assert (ids == -1).all()
     (value.sum() + weights.sum() + store.read(query, 1).sum()).backward()
     assert torch.equal(query.grad, torch.zeros_like(query))
+    narrow = ShardedStore(4, 3, group=group)
+    narrow.add(draw(1, 12, 4).float(), draw(1, 12, 3).float())
+    for k in (1, 2, 3):  # also where half of an id would be a number
+        assert narrow.read(draw(1, 0, 4).float(), k).shape == (1, 0, 3)
+        assert narrow.address(draw(1, 0, 4).float(), k)[0].shape == (1, 0, k)
     assert store.read(draw(1, 0, 4), 3).shape == (1, 0, 3)
     assert store.add(draw(1, 0, 4), draw(1, 0, 3)).shape == (1, 0)
 
@@ -462,6 +467,10 @@ def a_call_that_one_rank_refuses_changes_nothing(group: Any, rank: int, size: in
     raises(ValueError, differ, lambda: store.read(keys.clone().requires_grad_(rank == 0), 3))
     raises(ValueError, "called another", lambda: store.delete(torch.tensor([[1]])) if rank
            else store.near(keys, 1.0))  # fmt: skip
+    raises(ValueError, "called another", lambda: store.read(keys, 3) if rank
+           else store.add(keys, values))  # fmt: skip
+    raises(ValueError, "called another", lambda: store.get(torch.tensor([[1]])) if rank
+           else store.read(keys, 3))  # fmt: skip
     raises(ValueError, "k must be at most the 20 pairs", lambda: store.read(keys, 21))
     raises(ValueError, "got 77 in row 0", lambda: store.delete(torch.tensor([[3, 77]])))
     twice = torch.tensor([[3, 3]])
@@ -474,6 +483,10 @@ def a_call_that_one_rank_refuses_changes_nothing(group: Any, rank: int, size: in
     )  # type: ignore[arg-type]
     raises(ValueError, "gave something else", lambda: attend_sharded(
         keys[0] * (rank + 1), keys[0], values[0], group=group))  # fmt: skip
+    raises(ValueError, "gave something else", lambda: attend_sharded(
+        keys[0], keys[0], values[0, :, : 2 + (rank > 0)], group=group))  # fmt: skip
+    raises(ValueError, "gave something else", lambda: attend_sharded(
+        keys[0], keys[0], values.expand(1 + rank, -1, -1), group=group))  # fmt: skip
     assert torch.equal(store.shard.keys, before)
     close(store.read(keys, 3), single(keys, values).read(keys, 3), 1e-12)
 

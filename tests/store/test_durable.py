@@ -1,6 +1,7 @@
 """A store in a folder: against one in memory, and against what happens to processes and files."""
 
 import copy
+import gc
 import os
 import pickle
 import resource
@@ -411,6 +412,76 @@ def test_pairs_that_lie_near(tmp_path):
     store.close()
 
 
+def test_a_store_stays_where_it_was_opened(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    first, ids = filled("facts", pairs=(6,), history=True)
+    monkeypatch.chdir(tmp_path / "b")
+    second, _ = filled("facts", pairs=(3,), seed=1)
+    first.delete(ids[:, :2])
+    first.reclaim()
+    first.history = False
+    assert first.folder == (tmp_path / "a" / "facts").resolve()
+    expected = contents(first), contents(second)
+    first.close()
+    second.close()
+    found = [Store.open(tmp_path / name / "facts", durable=True) for name in ("a", "b")]
+    assert tuple(map(contents, found)) == expected
+    assert not found[0].history
+
+
+def test_a_store_goes_in_and_out_of_inference_mode(tmp_path):
+    for pairs in ((4,), (3, 2)):  # mapped when it is opened again, and copied
+        store, _ = filled(tmp_path / f"{len(pairs)}", pairs=pairs)
+        store.close()
+        with torch.inference_mode():
+            store = Store.open(tmp_path / f"{len(pairs)}", durable=True)
+            rows = torch.ones(len(pairs), 30, 4), torch.ones(len(pairs), 30, 2)
+            ids = store.add(*rows)
+        ids = store.add(*rows)
+        store.overwrite(ids[:, :3], *(x[:, :3] * 2 for x in rows))
+        store.delete(ids[:, 4:7])
+        reader = Store.open(tmp_path / f"{len(pairs)}", durable=True, readonly=True)
+        assert contents(reader) == contents(store)
+        store.close()
+
+
+def test_an_opening_that_fails_leaves_nothing(tmp_path):
+    kept = []
+    for path in (tmp_path / "new", tmp_path / "old"):
+        if path.name == "old":
+            filled(path, pairs=(3,))[0].close()
+        for wrong in ({"width": None}, {"width": 5}):
+            if (path.name, wrong["width"]) == ("new", 5):
+                continue  # which is a store of that width
+            try:
+                Store.open(path, durable=True, **wrong, value_width=3, batch_size=1).close()
+            except ValueError as error:
+                kept.append(error)  # with its frames, and what they hold
+        assert path.exists() == (path.name == "old")
+    assert len(kept) == 3
+    with Store.open(tmp_path / "old", durable=True) as store:
+        assert store.lengths.tolist() == [3]
+    with pytest.raises(RuntimeError, match="can only be read here"):
+        store.delete(store.ids)
+
+
+def test_nothing_is_acknowledged_where_the_folder_is_gone(tmp_path):
+    store, ids = filled(tmp_path / "s")
+    before = contents(store)
+    shutil.rmtree(tmp_path / "s")
+    for change in (
+        lambda: store.add(torch.ones(2, 1, 4), torch.ones(2, 1, 2)),
+        lambda: store.overwrite(ids[:, :1], torch.ones(2, 1, 4), torch.ones(2, 1, 2)),
+        lambda: store.delete(ids[:, :1]),
+    ):
+        with pytest.raises(FileNotFoundError, match="s must be there; its files were removed"):
+            change()
+    assert contents(store) == before
+    store.close()
+
+
 def test_type(tmp_path):
     assert isinstance(filled(tmp_path / "s")[0], DurableStore)
 
@@ -478,6 +549,7 @@ def test_a_reader_opens_however_often_the_files_change(tmp_path, monkeypatch):
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system doesn't list open files")
 def test_stores_that_nobody_holds_leave_no_file_open(tmp_path):
     filled(tmp_path / "s")[0].close()
+    gc.collect()  # what other tests have left in circles
     before = open_files()
     for n in range(50):
         store = opened(tmp_path / "s", readonly=n % 2 > 0)

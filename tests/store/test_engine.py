@@ -167,6 +167,22 @@ def test_a_question_that_does_not_fit_is_refused(call: Any, error: Any, told: st
         call(Answer(*answer()))
 
 
+def test_what_is_no_answer_is_refused() -> None:
+    class Says(Lent):
+        told: Any = None
+
+        def search(self, query: Tensor, k: int) -> Any:
+            return self.told
+
+    asked, engine = torch.randn(B, L, M), Says(store())
+    for told, got in ((None, "NoneType"), (answer()[:2], "2 things"), (answer()[0], "Tensor")):
+        engine.told = told
+        with pytest.raises(TypeError, match=f"must answer with ids, keys and values; got {got}"):
+            retrieve(asked, engine, 2)
+    with pytest.raises(TypeError, match="must have a method search; got the class Says"):
+        retrieve(asked, Says, 2)  # type: ignore[arg-type]
+
+
 def test_what_has_no_search_is_no_engine() -> None:
     assert isinstance(Lent(store()), Engine)
     assert not isinstance(store(), Engine)

@@ -52,11 +52,12 @@ class MemoryCache(Attached, Cache):
 
     Args:
         model: which will decode with it.
-        slots: how many tokens N a row can hold; None for as many as come.
+        slots: how many tokens N a row can hold, unless one call brings more than N - n; None for
+            as many as come.
         forget: a rule of `memlib.transformer.forgetting` or your own, ``forget(cache)``; it is
             told ``total`` or ``weights`` if it has a parameter of that name. None to refuse what
             does not fit.
-        n: how many tokens stay when some must go; N - N // 8 when None.
+        n: how many tokens stay when some must go, at most N - 1; N - N // 8 when None.
 
     Attributes:
         layers: what each layer keeps, with `keys` (B, G, N', M), `values`, `columns` (B, N'),
@@ -103,8 +104,8 @@ class MemoryCache(Attached, Cache):
             raise ValueError(f"n must be None without a rule; got {n}")
         if forget is not None and slots is None:
             raise ValueError("slots must be a number where a rule forgets; got None")
-        most = slots or 0
-        n = checks.integer("n", most - most // 8 if n is None else n, 0, most)
+        most = max(0, (slots or 0) - 1)  # beside which a token comes
+        n = checks.integer("n", min(most, most + 1 - (most + 1) // 8) if n is None else n, 0, most)
         text = model.config.get_text_config(decoder=True)
         layers = zip(*get_layer_types_and_kwargs(text), strict=True)
         super().__init__([_layer(kind, own, slots, n, forget) for kind, own in layers])

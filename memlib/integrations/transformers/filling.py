@@ -30,13 +30,19 @@ def parts(
 
     Raises:
         TypeError: ids are no integers, or the mask no tensor of bool or integers.
-        ValueError: wrong shapes, or a segment of no tokens.
+        ValueError: wrong shapes, ids outside the vocabulary, or a segment of no tokens.
     """
     checks.integers("ids", ids)
     checks.shape("ids", ids, "(B, T)")
     segment = checks.integer("segment", segment, 1)
+    words = model.get_input_embeddings().weight.shape[0]
+    if checks.anywhere(outside := (ids < 0) | (ids >= words)):  # before anything is kept
+        raise ValueError(f"ids must be in [0, {words - 1}]; got {int(ids[outside][0])}")
     if mask is None:
         mask = torch.ones_like(ids)
+    if not isinstance(mask, Tensor) or mask.is_floating_point() or mask.is_complex():
+        got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"mask must be a torch.Tensor of bool or integers; got {got}")
     checks.shape("mask", mask, "(B, T)", B=len(ids), T=ids.shape[1])
     with at_work(model):
         for start in range(0, max(ids.shape[1] - overlap, 0), segment):

@@ -1,5 +1,6 @@
 """The kNN language model on the logits of any causal model, attached and detached."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -80,9 +81,11 @@ class KNNMemory(Attached):
         self.strength = checks.number("strength", strength, 0)
         self._model, self._filling = model, False
         self._hidden: Any = None  # (B, T, D), what went into the last layer
+        self._made: tuple[Any, Any] = (None, None)  # logits of the model, and mixed
         self._undo = [
             head.register_forward_pre_hook(self._see).remove,
-            model.register_forward_hook(self._mixed, with_kwargs=True).remove,
+            model.register_forward_hook(self._mixed).remove,
+            _into_loss(model, self._mix),
         ]
 
     def fill(self, ids: Tensor, mask: Tensor | None = None, *, segment: int = 512) -> int:
@@ -98,7 +101,8 @@ class KNNMemory(Attached):
 
         Raises:
             TypeError: ids are no integers.
-            ValueError: wrong shapes, a segment below 1, or a memory that is detached.
+            ValueError: wrong shapes, ids outside the vocabulary, a segment below 1, or a memory
+                that is detached.
         """
         self._check_attached()
         self._filling, count = True, 0
@@ -113,22 +117,62 @@ class KNNMemory(Attached):
         return count
 
     def _see(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._hidden = inputs[0]
+        self._hidden, self._made = inputs[0], (None, None)
 
-    def _mixed(self, model: Any, args: Any, given: dict[str, Any], output: Any) -> Any:
-        """Change the logits that the model returns, and the loss that it made of them."""
+    def _mix(self, logits: Tensor) -> Tensor:
+        """Mix what the store has into logits; those of one call once."""
+        if not (held := int(self.store.lengths[0])):
+            return logits
+        if logits is not self._made[0]:
+            self._made = logits, knn_lm(
+                logits, self._hidden.to(logits.dtype), self.store, min(self.k, held),
+                mix=self.mix, strength=self.strength,
+            )  # fmt: skip
+        mixed: Tensor = self._made[1]
+        return mixed
+
+    def _mixed(self, model: Any, args: Any, output: Any) -> Any:
+        """Change the logits that the model returns; its loss was made of them already."""
         if self._filling:
             return None
         if not hasattr(output, "logits"):
             raise ValueError(f"return_dict must be True; got a {type(output).__name__}")
-        hidden, self._hidden = self._hidden, None
-        if not (held := int(self.store.lengths[0])):
-            return None
-        output.logits = knn_lm(
-            output.logits, hidden.to(output.logits.dtype), self.store, min(self.k, held),
-            mix=self.mix, strength=self.strength,
-        )  # fmt: skip
-        if (labels := given.get("labels")) is not None:
-            size = output.logits.shape[-1]
-            output.loss = model.loss_function(logits=output.logits, labels=labels, vocab_size=size)
+        if self._made[0] is None and output.get("loss") is not None and self.store.lengths[0]:
+            raise ValueError(
+                f"labels must be left out where a model makes its own loss; "
+                f"{type(model).__name__} does"
+            )
+        output.logits = self._mix(output.logits)
+        self._hidden, self._made = None, (None, None)
         return output
+
+
+class _MixedLoss:
+    """A model's loss, with all that it adds to it, of logits that memories have mixed."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.own, self.before = model.loss_function, vars(model).get("_loss_function")
+        self.mixes: list[Callable[[Tensor], Tensor]] = []
+
+    def __call__(self, *args: Any, **given: Any) -> Any:
+        logits, *rest = (given.pop("logits"), *args) if "logits" in given else args
+        for mix in self.mixes:
+            logits = mix(logits)
+        return self.own(logits, *rest, **given)
+
+
+def _into_loss(model: Any, mix: Callable[[Tensor], Tensor]) -> Callable[[], None]:
+    """Let a model make its loss of mixed logits; returns what ends it."""
+    loss = vars(model).get("_loss_function")
+    if not isinstance(loss, _MixedLoss):
+        model.loss_function = loss = _MixedLoss(model)
+    loss.mixes.append(mix)
+
+    def end() -> None:
+        loss.mixes.remove(mix)
+        if not loss.mixes:
+            del model._loss_function
+            if loss.before is not None:
+                model.loss_function = loss.before
+
+    return end

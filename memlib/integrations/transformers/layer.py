@@ -87,6 +87,11 @@ class MemoryLayer(CacheLayerMixin):
         """Append tokens and return all that may be read, (B, G, N, M) and (B, G, N, V)."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        if len(key_states) != len(self._moved):  # in the first layer, where nothing is changed yet
+            raise ValueError(
+                f"tokens must come for the {len(self._moved)} rows of the cache; "
+                f"got {len(key_states)} rows"
+            )
         new = key_states.shape[2]
         self.make_room(new)
         held = self.held

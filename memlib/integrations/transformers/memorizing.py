@@ -43,8 +43,8 @@ class MemorizingMemory(Attached, nn.Module):
 
     Raises:
         TypeError: a model or store of another kind, or a number that is none.
-        ValueError: no causal language model, no such layer, attention that can't be registered, a
-            number out of range, or a store that doesn't fit.
+        ValueError: no causal language model, no such layer, attention that can't be registered, or
+            a number out of range; at the first read, a store that doesn't fit.
 
     Source:
         Wu et al. 2022, section 3.1 (arXiv 2203.08913).
@@ -99,7 +99,8 @@ class MemorizingMemory(Attached, nn.Module):
 
         Raises:
             TypeError: ids are no integers.
-            ValueError: wrong shapes, a segment below 1, or a memory that is detached.
+            ValueError: wrong shapes, ids outside the vocabulary, a segment below 1, or a memory
+                that is detached.
         """
         self._check_attached()
         self._new, count = [], 0
@@ -126,6 +127,8 @@ class MemorizingMemory(Attached, nn.Module):
         batch, heads, tokens, width = read.query.shape
         groups = read.keys.shape[1]
         checks.shape("keys of the store", self.store.keys, "(G, N, M)", G=groups, M=width)
+        wide = read.values.shape[-1]
+        checks.shape("values of the store", self.store.values, "(G, N, V)", G=groups, V=wide)
         # (B, H, T, M) -> (G, B · H / G · T, M): heads that share keys are so many queries of a row
         query = read.query.unflatten(1, (groups, -1)).transpose(0, 1).flatten(1, 3)
         strength = read.scaling * math.sqrt(width)  # of "scaled_dot", as the layer scales
