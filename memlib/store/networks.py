@@ -66,7 +66,7 @@ def read_cost(
     sizes = {"pairs": pairs, "width": width, "value_width": value_width, "ranks": ranks}
     for name, size in (sizes | {"queries": queries}).items():
         checks.integer(name, size, 1)
-    told = INTEGER * (HEAD + 2)  # the first round: who agrees, and what comes next
+    told = INTEGER * (HEAD + 3)  # the first round: who agrees, what comes next, what a verb adds
     if k is None:
         gathered = [told, queries * (FLOAT * value_width + DOUBLE)]  # reads and log-sum-exps
         summed = []

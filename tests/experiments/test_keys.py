@@ -324,11 +324,15 @@ def test_a_module_that_became_a_package_in_parts(project):
 
 
 @pytest.mark.parametrize(
-    "entry", ["from tests.room import case\nX = case.f\n", "from tests.room.case import f\nX = f\n"]
+    "entry",
+    [
+        "from benchmarks.room import case\nX = case.f\n",
+        "from benchmarks.room.case import f\nX = f\n",
+    ],
 )
 def test_a_folder_without_an_init_is_followed(entry, project):
-    case = {"tests/room/case.py": "def f():\n    return 1\n"}
-    changed = {"tests/room/case.py": "def f():\n    return 2\n"}
+    case = {"benchmarks/room/case.py": "def f():\n    return 1\n"}
+    changed = {"benchmarks/room/case.py": "def f():\n    return 2\n"}
     assert key(project, entry, files=case) != key(project, entry, files=changed)
 
 

@@ -93,7 +93,7 @@ def test_the_cost_is_by_hand_that_of_four_ranks():
     cost = read_cost(10, 2, 3, 4, queries=5, k=7, network=(1e6, 1e-3))
     assert cost["bytes held"] == 3 * (4 * (2 + 3) + 8)  # three of ten pairs, and their ids
     assert cost["messages"] == 3 + 3 + 2 * 3  # two rounds to tell, one to add up
-    assert cost["bytes sent"] == 3 * (40 + 5 * 7 * 12) + 2 * 3 / 4 * 5 * 3 * 4
+    assert cost["bytes sent"] == 3 * (48 + 5 * 7 * 12) + 2 * 3 / 4 * 5 * 3 * 4
     assert cost["seconds"] == pytest.approx(12e-3 + cost["bytes sent"] / 1e6)
     assert read_cost(10, 2, 3, 1)["seconds"] == 0
     for network in NETWORKS.values():  # what is sent does not depend on the number of pairs
