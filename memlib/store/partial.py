@@ -95,9 +95,8 @@ def best(
     named = ids.unsqueeze(-1).contiguous().view(kind).flatten(-2)  # in one message
     told = ranks.gather(torch.cat((scores, named), -1)).movedim(0, -2)  # (B, L, R, ·)
     scores = told[..., :k].flatten(-2)  # (B, L, R·k)
-    told_ids = (
-        told[..., k:].detach().clone(memory_format=torch.contiguous_format)
-    )  # from place 0 on
+    # a copy, even of nothing, so that it begins at place 0
+    told_ids = told[..., k:].detach().clone(memory_format=torch.contiguous_format)
     ids = told_ids.view(torch.long).flatten(-2)
     none = ids < 0
     order = ids.masked_fill(none, torch.iinfo(torch.long).max).argsort(dim=-1, stable=True)

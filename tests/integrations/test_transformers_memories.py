@@ -236,6 +236,24 @@ def test_knn_leaves_what_a_mixture_of_experts_adds() -> None:
     torch.testing.assert_close(found, plain)
 
 
+def test_a_loss_that_cannot_be_mixed_is_refused() -> None:
+    model, ids = made("llama"), tokens(12)
+
+    class Own(type(model)):  # type: ignore[misc]
+        def forward(self, input_ids: Tensor, labels: Any = None, **given: Any) -> Any:
+            output = super().forward(input_ids, **given)
+            output.loss = None if labels is None else output.logits.square().mean()
+            return output
+
+    model = Own(model.config).eval()
+    with KNNMemory(model) as memory:
+        assert model(ids, labels=ids).loss is not None  # nothing to mix yet
+        memory.fill(tokens(20))
+        assert model(ids).loss is None
+        with pytest.raises(ValueError, match=r"labels must be left out .* its own loss; Own does"):
+            model(ids, labels=ids)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_text_that_does_not_fit_is_refused_whole(kind: str) -> None:
     model, text = made("llama"), tokens(30)

@@ -402,6 +402,21 @@ def test_a_cache_made_for_inference_alone():
         assert_close(in_chunks(layer, x[:, 2:], [1, 3], each)[0], layer(x)[0][:, 2:])
 
 
+def test_a_cache_made_for_inference_is_changed_there_alone():
+    new = draw(1, 1, 1, 2)
+    with torch.inference_mode():
+        cache = KVCache(1, 1, 4, 2, dtype=new.dtype)
+        cache.extend(new, new)
+    for tokens in (new, new.expand(1, 1, 2, 2)):
+        with pytest.raises(RuntimeError, match="outside InferenceMode"):
+            cache.extend(tokens, tokens)
+        assert cache.lengths.tolist() == [1]
+        assert cache.positions.tolist() == [[0, -1, -1, -1]]
+    with torch.inference_mode():
+        cache.extend(new, new)
+    assert cache.lengths.tolist() == [2]
+
+
 # Gradients
 
 

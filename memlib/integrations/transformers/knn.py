@@ -33,7 +33,8 @@ class KNNMemory(Attached):
     Raises:
         TypeError: a model or store of another kind, or a number that is none.
         ValueError: no causal language model; numbers out of range; a store of another width or
-            of several rows.
+            of several rows; at a call with labels, a model whose loss is not made by the
+            package's own ``loss_function``.
 
     Source:
         Khandelwal et al. 2020 (arXiv 1911.00172). There the key is what goes into the last
